@@ -1,0 +1,257 @@
+"""The pictures of the labs: real data first, embedded data always.
+
+`LABS_DATA_SOURCE` decides which is used:
+
+- `auto` (the default): the real data if they are there or can be downloaded, otherwise the embedded ones;
+- `real`: the real data, or a `DataError` that says what to do;
+- `embedded`: what comes with the installed packages, without any network.
+
+`LABS_DATA` is the folder of the real data; without it, `data/` beside this package.
+
+`python -m helpers.data` lists the sets of real data, `python -m helpers.data mnist` downloads one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from helpers.download import DataError, RemoteFile, RemoteSet, fetch, megabytes
+
+__all__ = ["MNIST", "REMOTE_SETS", "DataError", "ImageSet", "load_mnist"]
+
+Source = Literal["real", "embedded"]
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images with their labels, which know where they come from.
+
+    images       float32 (N, C, H, W), from 0 to 1
+    labels       int64 (N,), indices into `class_names`
+    class_names  one name per class
+    title        what is shown, for example "MNIST"
+    split        "train" or "test"
+    source       "real" or "embedded"
+    origin       the source in words, for example "embedded digits (scikit-learn)"
+
+    It has a length and gives (image, label) pairs by index, so a torch `DataLoader` takes it as it is.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    title: str
+    split: Split
+    source: Source
+    origin: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """Image `index`, shape (C, H, W), and its label."""
+        return self.images[index], int(self.labels[index])
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> ImageSet:
+        """A copy of the images with these indices, in this order, or of those where a mask of N is true."""
+        chosen = list(indices)
+        return replace(self, images=self.images[chosen], labels=self.labels[chosen])
+
+    @property
+    def caption(self) -> str:
+        """One truthful line for a figure, for example "MNIST: real digits, 1,000 test images"."""
+        kind = {"train": "training", "test": "test"}[self.split]
+        return f"{self.title}: {self.origin}, {len(self):,} {kind} image{'s' if len(self) != 1 else ''}"
+
+
+def load_mnist(split: Split, n: int | None = None, *, seed: int = 0) -> ImageSet:
+    """Handwritten digits of 28x28: MNIST, or scikit-learn's digits in the same shape. Prints which.
+
+    split  "train" (60,000 real or 1,029 embedded images) or "test" (10,000 or 768), by other writers.
+    n      how many images; without it all of them, in the order of the source. The choice is random but
+           fixed: a smaller `n` with the same `seed` gives the beginning of a larger one.
+
+    Returns an `ImageSet` with images (n, 1, 28, 28). Raises `DataError` if there are fewer than `n`, if
+    `LABS_DATA_SOURCE` has a wrong value, or if it is "real" and MNIST cannot be had; `ValueError` for another
+    split or an `n` below 1.
+
+    Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database"; E. Alpaydin, C. Kaynak, "Optical
+    recognition of handwritten digits" (UCI), as it comes with scikit-learn. data/README.md says more.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"split is {split!r}; use 'train' or 'test'.")
+    source, note = _choose_source(MNIST)
+    images, labels = (_real_mnist if source == "real" else _embedded_digits)(split)
+    chosen = _choose(len(images), n, seed, f"The {split} split of {MNIST.title} ({source})")
+    digits = ImageSet(
+        images=images[chosen, None] / np.float32(255),
+        labels=labels[chosen].astype(np.int64),
+        class_names=tuple("0123456789"),
+        title=MNIST.title,
+        split=split,
+        source=source,
+        origin="real digits" if source == "real" else "embedded digits (scikit-learn)",
+    )
+    print(digits.caption + note)
+    return digits
+
+
+# ------------------------------------------------------------------------------------------ choosing
+
+_given_up: dict[Path, str] = {}  # folder -> why its real data could not be had
+
+
+def _choose_source(remote: RemoteSet) -> tuple[Source, str]:
+    """The source to use, and what to add to the printed line."""
+    setting = os.environ.get("LABS_DATA_SOURCE") or "auto"
+    if setting == "embedded":
+        return "embedded", ""
+    if setting == "real":
+        fetch(remote)
+        return "real", ""
+    if setting != "auto":
+        raise DataError(f"LABS_DATA_SOURCE is {setting!r}", "set it to auto, real or embedded")
+    # A lab loads two splits. When the first came embedded, the second must too, even if the network is back.
+    if remote.folder not in _given_up:
+        try:
+            fetch(remote)
+            return "real", ""
+        except DataError as error:
+            _given_up[remote.folder] = error.reason
+    return "embedded", f" [{_given_up[remote.folder]}; restart the kernel to try again]"
+
+
+def _choose(total: int, n: int | None, seed: int, what: str) -> np.ndarray:
+    """Indices of `n` out of `total` images."""
+    if n is None:
+        return np.arange(total)
+    if n < 1:
+        raise ValueError(f"n is {n}; ask for at least 1 image, or leave n out for all of them.")
+    if n > total:
+        raise DataError(
+            f"{what} has {total:,} images and {n:,} were asked for",
+            f"ask for at most {total:,}, or leave n out for all of them",
+        )
+    # NumPy promises the same numbers in every version for RandomState, but not for default_rng.
+    return np.random.RandomState(seed).permutation(total)[:n]
+
+
+# ------------------------------------------------------------------------------------------ MNIST
+
+# SHA-256 of the files as torchvision stores them; origin and licence: data/README.md.
+MNIST = RemoteSet(
+    name="mnist",
+    title="MNIST",
+    subfolder="MNIST/raw",  # where torchvision keeps it
+    mirrors=(
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    ),
+    files=tuple(
+        RemoteFile(name, sha256, size, packed=True)
+        for name, sha256, size in (
+            (
+                "train-images-idx3-ubyte",
+                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+                9_912_422,
+            ),
+            (
+                "train-labels-idx1-ubyte",
+                "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+                28_881,
+            ),
+            (
+                "t10k-images-idx3-ubyte",
+                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+                1_648_877,
+            ),
+            (
+                "t10k-labels-idx1-ubyte",
+                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+                4_542,
+            ),
+        )
+    ),
+)
+REMOTE_SETS = {remote.name: remote for remote in (MNIST,)}
+
+
+def _real_mnist(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """All images of a split, uint8 (N, 28, 28), and their labels, from files that `fetch` has checked."""
+    # Imported here because it takes seconds. Its readers, not its MNIST class: where that finds files of an
+    # older format beside these, it takes those, which nobody has checked.
+    from torchvision.datasets.mnist import read_image_file, read_label_file
+
+    prefix = {"train": "train", "test": "t10k"}[split]
+    images = read_image_file(str(MNIST.folder / f"{prefix}-images-idx3-ubyte"))
+    labels = read_label_file(str(MNIST.folder / f"{prefix}-labels-idx1-ubyte"))
+    return images.numpy(), labels.numpy()
+
+
+def _embedded_digits(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn's 8x8 digits as MNIST would show them, uint8 (N, 28, 28), and their labels.
+
+    Each digit is enlarged to 20x20 and its centre of mass brought to the middle of 28x28. Pillow enlarges in
+    integers, and the other steps are exact too, so every platform gets the same pictures.
+    """
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    # The file goes through 14 forms, one after the other; the ninth begins at image 1,029. The split is made
+    # there, so that the test digits are by other writers, as in MNIST.
+    rows = np.arange(len(digits.target))
+    rows = rows[:1029] if split == "train" else rows[1029:]
+    rows = np.random.RandomState(0).permutation(rows)  # in the file, 0 to 9 often come in turn
+
+    images = np.zeros((len(rows), 28, 28), dtype=np.uint8)
+    for image, digit in zip(images, digits.images[rows], strict=True):
+        small = Image.fromarray((digit.astype(int) * 255 // 16).astype(np.uint8))
+        large = np.asarray(small.resize((20, 20), Image.Resampling.BICUBIC)).astype(int)
+        # Contrast stretched until the share of ink, mean and deviation are near MNIST's (data/README.md).
+        large = np.clip((large - 80) * 255 // (200 - 80), 0, 255)
+        top, left = _margin(large.sum(axis=1)), _margin(large.sum(axis=0))
+        image[top : top + 20, left : left + 20] = large
+    return images, digits.target[rows]
+
+
+def _margin(profile: np.ndarray) -> int:
+    """How many of the 8 free pixels go before 20 others to bring their centre of mass to the middle of 28."""
+    centre = (profile @ np.arange(20)) / profile.sum()
+    return int(np.clip(round(13.5 - centre), 0, 8))
+
+
+# ------------------------------------------------------------------------------------------ command line
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Download the sets named on the command line, or list all of them. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.data", description="Real data for the labs.")
+    parser.add_argument("sets", nargs="*", metavar="SET", help=" or ".join(REMOTE_SETS))
+    names = parser.parse_args(arguments).sets
+    if unknown := [name for name in names if name not in REMOTE_SETS]:
+        parser.error(f"there is no set called {' or '.join(unknown)}; choose from: {', '.join(REMOTE_SETS)}")
+    try:
+        for name in names:
+            fetch(REMOTE_SETS[name], requested=True)
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for name in names or REMOTE_SETS:
+        remote = REMOTE_SETS[name]
+        states = ", ".join(dict.fromkeys(remote.states().values()))
+        print(f"{name}: {states} in {remote.folder} (download: {megabytes(remote.size)})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
