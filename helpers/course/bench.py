@@ -1,0 +1,226 @@
+"""`bench`: speed and size against the goals, measured here and now.
+
+Machines are noisy, so what is compared takes turns within one run, and a ratio is the median of the ratios of
+neighbours. `bench` reports; it is not a test.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from helpers import numpy_nn as nn
+from helpers.course import notebooks
+from helpers.course.refresh import KERNEL_SETTINGS, execute, kernel_environment, measured
+from helpers.device import limit_threads
+from helpers.saliency import class_activation_map, seed
+
+# Seconds of one whole run on two cores with the embedded data, and GB of memory.
+LAB_BUDGETS = {"01": (45.0, 2.0)}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure and the goal that it is held against."""
+
+    what: str
+    value: float
+    unit: str
+    goal: float
+    at_most: bool = True
+
+    @property
+    def reached(self) -> bool:
+        return self.value <= self.goal if self.at_most else self.value >= self.goal
+
+    def __str__(self) -> str:
+        mark = "ok  " if self.reached else "MISS"
+        sign = "<=" if self.at_most else ">="
+        return f"{mark} {self.what}: {self.value:.2f} {self.unit} (goal {sign} {self.goal:g})"
+
+
+def seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def ratio(one: Callable[[], object], other: Callable[[], object], rounds: int) -> float:
+    """Median of time(one) / time(other), measured in turns after one unmeasured round."""
+    one(), other()
+    return statistics.median(seconds(one) / seconds(other) for _ in range(rounds))
+
+
+def step(net: nn.Sequential, images: np.ndarray, labels: np.ndarray) -> None:
+    """One forward and backward pass, as in training."""
+    net.zero_grad()
+    _, grad = nn.cross_entropy(net.forward(images), labels)
+    net.backward(grad)
+
+
+class LoopConv2d(nn.Conv2d):
+    """The same convolution as a loop over output pixels, as it is often written first."""
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        self._x = np.pad(x, ((0, 0), (0, 0), (self.pad, self.pad), (self.pad, self.pad)))
+        weight, bias = self.parameters["weight"].value, self.parameters["bias"].value
+        size = weight.shape[-1]
+        rows, cols = self._x.shape[2] - size + 1, self._x.shape[3] - size + 1
+        out = np.empty((len(x), len(weight), rows, cols), x.dtype)
+        for i in range(rows):
+            for j in range(cols):
+                window = self._x[:, :, i : i + size, j : j + size]
+                out[:, :, i, j] = np.tensordot(window, weight, axes=([1, 2, 3], [1, 2, 3])) + bias
+        return out
+
+    def backward(self, grad_out: np.ndarray, *, accumulate: bool = True) -> np.ndarray:
+        weight, bias = self.parameters["weight"], self.parameters["bias"]
+        size = weight.value.shape[-1]
+        grad_x = np.zeros_like(self._x)
+        for i in range(grad_out.shape[2]):
+            for j in range(grad_out.shape[3]):
+                window = np.s_[:, :, i : i + size, j : j + size]
+                grad = grad_out[:, :, i, j]
+                grad_x[window] += np.tensordot(grad, weight.value, axes=(1, 0))
+                weight.grad += np.tensordot(grad, self._x[window], axes=(0, 0))
+        bias.grad += grad_out.sum(axis=(0, 2, 3))
+        height, width = grad_out.shape[2:]
+        return grad_x[:, :, self.pad : self.pad + height, self.pad : self.pad + width]
+
+
+class LoopMaxPool2d(nn.MaxPool2d):
+    """The same pooling as a loop over output pixels."""
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        self._x = x
+        rows, cols = x.shape[2] // self.size, x.shape[3] // self.size
+        out = np.empty((*x.shape[:2], rows, cols), x.dtype)
+        for i in range(rows):
+            for j in range(cols):
+                out[:, :, i, j] = self._window(x, i, j).max(axis=(2, 3))
+        return out
+
+    def backward(self, grad_out: np.ndarray, *, accumulate: bool = True) -> np.ndarray:
+        grad_x = np.zeros_like(self._x)
+        for i in range(grad_out.shape[2]):
+            for j in range(grad_out.shape[3]):
+                window = self._window(self._x, i, j)
+                flat = window.reshape(*window.shape[:2], -1)
+                winner = np.arange(flat.shape[2]) == flat.argmax(axis=2)[..., None]
+                self._window(grad_x, i, j)[...] = (winner * grad_out[:, :, i, j, None]).reshape(window.shape)
+        return grad_x
+
+    def _window(self, x: np.ndarray, i: int, j: int) -> np.ndarray:
+        size = self.size
+        return x[:, :, i * size : (i + 1) * size, j * size : (j + 1) * size]
+
+
+def with_loops(net: nn.Sequential) -> nn.Sequential:
+    """A net with the same weights whose convolutions and pooling loop over pixels."""
+    net = net.copy()
+    for layer in net.layers.values():
+        if isinstance(layer, nn.Conv2d):
+            layer.__class__ = LoopConv2d
+        elif isinstance(layer, nn.MaxPool2d):
+            layer.__class__ = LoopMaxPool2d
+    return net
+
+
+def torch_step(net: nn.Sequential, images: np.ndarray, labels: np.ndarray) -> Callable[[], None]:
+    """The same pass in PyTorch, with the gradient of the images, which the NumPy net computes too."""
+    import torch
+    from torch.nn import functional as F
+
+    weights = {
+        key: torch.tensor(
+            np.ascontiguousarray(p.value.T) if key == "linear.weight" else p.value
+        ).requires_grad_()
+        for key, p in net.parameters()
+    }
+    x, y = torch.tensor(images).requires_grad_(), torch.tensor(labels)
+
+    def run() -> None:
+        for tensor in (x, *weights.values()):
+            tensor.grad = None
+        a = F.relu(F.conv2d(x, weights["conv1.weight"], weights["conv1.bias"], padding=1))
+        a = F.relu(F.conv2d(a, weights["conv2.weight"], weights["conv2.bias"], padding=1))
+        a = F.max_pool2d(a, 2).flatten(1)
+        F.cross_entropy(F.linear(a, weights["linear.weight"], weights["linear.bias"]), y).backward()
+
+    return run
+
+
+def three_maps(net: nn.Sequential, images: np.ndarray, classes: np.ndarray) -> None:
+    """The three explanations of lab 01, from one forward pass."""
+    logits = net.forward(images)
+    np.abs(net.gradient(logits)).max(axis=1)
+    start = seed(logits, classes)
+    np.abs(net.gradient(start)).max(axis=1)
+    class_activation_map(net.outputs["conv2"], net.gradient(start, "conv2"))
+
+
+def numpy_net(rounds: int) -> list[Figure]:
+    """The net of lab 01 against PyTorch and against loops, all on one thread."""
+    limit_threads(1)
+    rng = np.random.default_rng(0)
+    images, labels = rng.random((128, 1, 28, 28), dtype=np.float32), rng.integers(0, 10, size=128)
+    net = nn.flatten_net().initialise(rng)
+    loops = with_loops(net)
+    np.testing.assert_allclose(loops.forward(images[:3]), net.forward(images[:3]), rtol=1e-3, atol=1e-5)
+
+    def ours(count: int) -> Callable[[], None]:
+        return lambda: step(net, images[:count], labels[:count])
+
+    def looped(count: int) -> Callable[[], None]:
+        return lambda: step(loops, images[:count], labels[:count])
+
+    three = images[:3], labels[:3]
+    three_maps(net, *three)
+    milliseconds = 1000 * statistics.median(
+        seconds(lambda: three_maps(net, *three)) for _ in range(5 * rounds)
+    )
+    in_torch = torch_step(net, images, labels)  # imports torch, which sets its own number of threads
+    limit_threads(1)
+    return [
+        Figure(
+            "NumPy net, batch 128, forward + backward", ratio(ours(128), in_torch, rounds), "x torch", 2.5
+        ),
+        Figure(
+            "loops over pixels, batch 128", ratio(looped(128), ours(128), rounds), "x ours", 4, at_most=False
+        ),
+        Figure(
+            "loops over pixels, batch 3", ratio(looped(3), ours(3), 3 * rounds), "x ours", 10, at_most=False
+        ),
+        Figure("the three maps of lab 01 on three images", milliseconds, "ms", 5),
+    ]
+
+
+def labs() -> list[Figure]:
+    """Each lab's whole run on the embedded data: seconds and memory of its kernel, against its budget."""
+    environment = kernel_environment(environment={**os.environ, **KERNEL_SETTINGS})
+    figures = []
+    for path in sorted(notebooks.SOLUTIONS.glob("*.ipynb")):
+        with measured() as usage:
+            execute(notebooks.read(path), path.name, path.parent, environment)
+        budget, memory = LAB_BUDGETS[path.name[:2]]
+        figures.append(Figure(f"{path.stem}, whole run", usage.seconds, "s", budget))
+        figures.append(Figure(f"{path.stem}, memory", usage.memory / 1e9, "GB", memory))
+    return figures
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rounds", type=int, default=9, help="turns per comparison (default: 9)")
+    parser.add_argument("--no-labs", action="store_true", help="leave out the whole runs of the labs")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Prints one line per figure. Exit status 1 if a goal was missed."""
+    figures = numpy_net(args.rounds)
+    if not args.no_labs:
+        figures += labs()
+    print("\n".join(map(str, figures)))
+    return int(not all(figure.reached for figure in figures))

@@ -1,0 +1,148 @@
+"""Scaling, enlarging, colouring and showing heatmaps."""
+
+import base64
+import io
+import re
+import sys
+
+import ipywidgets
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from helpers import overlay
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """Everything that `show` displays, as dictionaries from MIME type to content."""
+    outputs = []
+    monkeypatch.setattr(overlay, "display", lambda data, raw: outputs.append(data))
+    return outputs
+
+
+def test_to_unit_keeps_zero_and_small_maps():
+    maps = np.array([[[-2.0, 0.0, 4.0]], [[0, 0, 0]], [[-1, -2, -3]], [[1e-30, 0, 2e-30]], [[5, 5, 5]]])
+    want = [[[0, 0, 1]], [[0, 0, 0]], [[0, 0, 0]], [[0.5, 0, 1]], [[1, 1, 1]]]
+    np.testing.assert_allclose(overlay.to_unit(maps), want)
+    assert overlay.to_unit(maps.astype(np.float32)).dtype == np.float32
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (28, 21), (9, 4)])
+def test_upsample_is_torchs_bilinear(shape):
+    maps = np.random.default_rng(0).normal(size=(3, 7, 5))
+    want = torch.nn.functional.interpolate(
+        torch.tensor(maps)[:, None], size=shape, mode="bilinear", align_corners=False
+    )
+    if shape[0] > 7 and shape[1] > 5:
+        np.testing.assert_allclose(overlay.upsample(maps, shape), want[:, 0].numpy(), atol=1e-12)
+    assert overlay.upsample(maps.astype(np.float32), shape).dtype == np.float32
+
+
+def test_pictures_in_every_form_come_out_the_same():
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 256, size=(4, 6), dtype=np.uint8)
+    want = np.repeat(grey[..., None] / 255, 3, axis=2)
+    colour = np.repeat(grey[..., None], 3, axis=2)
+    forms = (
+        grey,
+        grey[None],
+        grey / 255,
+        colour,
+        np.moveaxis(colour, -1, 0),
+        (colour / 255).astype(np.float32),
+    )
+    for picture in forms:
+        np.testing.assert_allclose(overlay.as_rgb(picture), want, atol=1e-6)
+
+
+def test_wrong_pictures_and_maps_are_named():
+    with pytest.raises(ValueError, match="undo Normalize"):
+        overlay.as_rgb(np.random.default_rng(0).normal(size=(3, 8, 8)))
+    with pytest.raises(ValueError, match=r"shape \(2, 1, 8, 8\)"):
+        overlay.as_rgb(np.zeros((2, 1, 8, 8)))
+    with pytest.raises(ValueError, match="to_unit first"):
+        overlay.blend(np.zeros((4, 4)), np.full((4, 4), 1.5))
+
+
+def test_blend_leaves_the_picture_where_there_is_no_evidence():
+    picture = np.random.default_rng(0).random((6, 8))
+    unit_map = np.zeros((6, 8))
+    unit_map[1, 5], unit_map[2, 2] = 1.0, 0.2
+    mixed = overlay.blend(picture, unit_map, alpha=0.7, threshold=0.3)
+    plain = overlay.as_rgb(picture)
+    changed = np.abs(mixed - plain).max(axis=2) > 0
+    assert np.argwhere(changed).tolist() == [[1, 5]], "only the pixel above the threshold may change"
+    np.testing.assert_allclose(mixed[1, 5], 0.3 * plain[1, 5] + 0.7 * overlay.colour(np.array([1.0]))[0])
+
+
+def test_blend_enlarges_small_maps():
+    mixed = overlay.blend(np.zeros((8, 6)), np.array([[0.0, 1.0]]))
+    assert mixed.shape == (8, 6, 3)
+    assert mixed[:, -1].sum() > mixed[:, 0].sum()
+
+
+def test_explanation_rows_line_up_picture_and_map():
+    images = np.zeros((1, 1, 8, 6))
+    maps = np.zeros((1, 4, 3))
+    maps[0, 3, 0] = 2.0
+    ((overlaid, original, heatmap),) = overlay.explanation_rows(images, maps, ["a corner"])
+    assert overlaid[0] == "a corner"
+    assert original[1].max() == 0
+    for picture in (overlaid[1].sum(axis=2), heatmap[1]):
+        assert np.unravel_index(picture.argmax(), picture.shape) == (7, 0)
+
+
+def test_show_writes_a_described_picture_and_closes_it(shown):
+    figure = overlay.panels(
+        [[("a", np.eye(4), {}), ("b", np.eye(4), {"cmap": overlay.HEAT})]], bar="strength"
+    )
+    overlay.show(figure, 'Two "diagonal" lines & nothing else.')
+    (output,) = shown
+    assert output["text/plain"] == 'Figure: Two "diagonal" lines & nothing else.'
+    page = output["text/html"]
+    assert 'alt="Two &quot;diagonal&quot; lines &amp; nothing else."' in page
+    data = re.search(r"data:image/(\w+);base64,([^\"]+)", page)
+    with Image.open(io.BytesIO(base64.b64decode(data[2]))) as picture:
+        assert picture.format.lower() == data[1] and picture.width > 100
+    assert not plt.fignum_exists(figure.number)
+
+
+def test_show_wants_a_description():
+    with pytest.raises(ValueError, match="describe in a sentence"):
+        overlay.show(overlay.panels([[("a", np.eye(4), {})]]), "a figure")
+
+
+def test_colour_maps_get_brighter_all_the_way():
+    """Perceived brightness: rising for HEAT; for SIGNED lowest in the middle and rising to both sides."""
+    ramp = np.linspace(0, 1, 64)
+    heat, signed = (
+        overlay.colour(ramp, name) @ [0.2126, 0.7152, 0.0722] for name in (overlay.HEAT, overlay.SIGNED)
+    )
+    assert (np.diff(heat) > -1e-3).all()
+    assert 28 <= signed.argmin() <= 36
+    assert (np.diff(signed[36:]) > -1e-3).all() and (np.diff(signed[:28]) < 1e-3).all()
+
+
+CONTROLS = {"digit": (4, list(range(10))), "alpha": (0.5, (0.0, 1.0, 0.1))}
+
+
+def test_headless_explore_draws_once_with_the_defaults(monkeypatch):
+    calls = []
+    monkeypatch.setenv("LABS_HEADLESS", "1")
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)  # importing it would fail
+    overlay.explore(lambda **chosen: calls.append(chosen), **CONTROLS)
+    assert calls == [{"digit": 4, "alpha": 0.5}]
+
+
+def test_explore_makes_a_control_for_each_keyword(monkeypatch):
+    made = {}
+    monkeypatch.delenv("LABS_HEADLESS", raising=False)
+    monkeypatch.setattr(ipywidgets, "interact", lambda draw, **widgets: made.update(widgets))
+    overlay.explore(lambda **_: None, **CONTROLS)
+    assert {name: (type(w).__name__, w.value) for name, w in made.items()} == {
+        "digit": ("Dropdown", 4),
+        "alpha": ("FloatSlider", 0.5),
+    }
