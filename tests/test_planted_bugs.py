@@ -1,0 +1,145 @@
+"""Pictures and live numbers are not compared: does a strict run of lab 01 notice a bug in the helpers at all?
+
+Each bug is planted in a copy of this project's tree, by one substitution, and must make the strict run fail.
+"""
+
+import re
+import shutil
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output, writes
+
+from helpers.course import notebooks
+
+LAB = "01_numpy_saliency.ipynb"
+
+# name: (file in helpers/, text that stands there exactly once, the bug in its place)
+PLANTED: dict[str, tuple[str, str, str]] = {
+    "no ReLU in the backward pass": ("numpy_nn.py", "return grad_out * (x > 0)", "return grad_out * 1.0"),
+    "no ReLU in the forward pass": ("numpy_nn.py", "return np.maximum(x, 0)", "return x"),
+    "logit as seed": (
+        "saliency.py",
+        "np.arange(len(logits)), classes] = 1",
+        "np.arange(len(logits)), classes] = logits.max()",
+    ),
+    "maximum over the images": (
+        "saliency.py",
+        "np.abs(gradient).max(axis=1)",
+        "np.abs(gradient).max(axis=0)",
+    ),
+    "weights averaged over channels": (
+        "saliency.py",
+        "weights = gradients.mean(axis=(2, 3), keepdims=True)",
+        "weights = gradients.mean(axis=1, keepdims=True)",
+    ),
+    "min-max scaling": (
+        "overlay.py",
+        "positive = np.maximum(maps, 0)",
+        "positive = maps - maps.min(axis=(1, 2), keepdims=True)",
+    ),
+    "transposed overlay": (
+        "overlay.py",
+        "share = alpha * np.where(unit_map >= threshold, unit_map, 0)[..., None]",
+        "share = alpha * np.where(unit_map >= threshold, unit_map, 0).T[..., None]",
+    ),
+    "upside-down overlay": (
+        "overlay.py",
+        "return (1 - share) * picture + share * colour(unit_map)",
+        "return (1 - share[::-1]) * picture + (share * colour(unit_map))[::-1]",
+    ),
+    "HiResCAM averages": (
+        "saliency.py",
+        "return (gradients * activations).sum(axis=1)",
+        "return (gradients.mean(axis=(2, 3), keepdims=True) * activations).sum(axis=1)",
+    ),
+    "control with the trained weights": ("saliency.py", "net.copy().initialise(rng)", "net.copy()"),
+    "ink counted outside": ("metrics.py", "images[:, 0] > threshold", "images[:, 0] <= threshold"),
+    "average without its share": (
+        "numpy_nn.py",
+        "share = grad_out / np.asarray(self._shape[2] * self._shape[3], grad_out.dtype)",
+        "share = grad_out",
+    ),
+    "momentum with the wrong sign": (
+        "numpy_nn.py",
+        "velocity += parameter.grad",
+        "velocity -= parameter.grad",
+    ),
+}
+
+
+def plant(tree: Path, file: str, old: str, new: str) -> None:
+    """Replace `old`, which must stand exactly once in helpers/`file` of the copy, by `new`."""
+    path = tree / "helpers" / file
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1, (
+        f"{old!r} stands {text.count(old)} times in helpers/{file}; bring the bug up to date"
+    )
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def run_strictly(run_in, tree: Path, notebook: str) -> CompletedProcess:
+    """Up to the first cell that differs or fails."""
+    options = ("--nbval", "-x", "-q", "--color=no", "-p", "no:cacheprovider")
+    return run_in(tree, "pytest", *options, f"solutions/{notebook}")
+
+
+def noticed(done: CompletedProcess) -> bool:
+    """Whether a stored output or an assertion of the notebook tells of the bug; a crash does not count."""
+    plain = re.sub(r"\x1b\[[\d;]*m", "", done.stdout)  # tracebacks come in colour
+    return (
+        done.returncode == 1
+        and re.search("^Cell .*: Cell outputs differ|^AssertionError", plain, re.M) is not None
+    )
+
+
+def test_there_are_ten_bugs():
+    assert len(PLANTED) >= 10
+
+
+@pytest.mark.parametrize("file, old, new", PLANTED.values(), ids=PLANTED)
+def test_strict_run_notices(file, old, new, course_copy, run_in):
+    shutil.copy(notebooks.SOLUTIONS / LAB, course_copy / "solutions" / LAB)
+    plant(course_copy, file, old, new)
+    done = run_strictly(run_in, course_copy, LAB)
+    assert noticed(done), done.stdout + done.stderr
+
+
+# The harness itself, on a notebook of three cells.
+
+
+@pytest.fixture
+def small_course(course_copy) -> Path:
+    (course_copy / "helpers" / "small.py").write_text("def area(a, b):\n    return a * b\n", encoding="utf-8")
+    cells = [
+        new_code_cell("from helpers.small import area", execution_count=1),
+        new_code_cell("assert area(1, 3) < 8", execution_count=2),
+        new_code_cell("print(area(2, 3))", outputs=[new_output("stream", text="6\n")], execution_count=3),
+    ]
+    (course_copy / "solutions" / "00_small.ipynb").write_text(
+        writes(new_notebook(cells=cells)), encoding="utf-8"
+    )
+    return course_copy
+
+
+def test_a_copy_without_a_bug_passes(small_course, run_in):
+    done = run_strictly(run_in, small_course, "00_small.ipynb")
+    assert done.returncode == 0 and not noticed(done), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "bug, expected",
+    [("return a + b", True), ("return 9", True), ("return undefined", False), ("retrun a", False)],
+    ids=["output differs", "assertion fails", "crashes", "cannot be imported"],
+)
+def test_only_a_comparison_counts_as_noticed(bug, expected, small_course, run_in):
+    plant(small_course, "small.py", "return a * b", bug)
+    done = run_strictly(run_in, small_course, "00_small.ipynb")
+    assert done.returncode == 1 and noticed(done) is expected, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("old", ["return b * a", "a"])
+def test_a_bug_that_no_longer_fits_is_an_error(old, small_course):
+    with pytest.raises(AssertionError, match="bring the bug up to date"):
+        plant(small_course, "small.py", old, "c")
