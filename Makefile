@@ -23,9 +23,8 @@ labs: $(INSTALLED)
 test: export OMP_NUM_THREADS := 1
 test: $(INSTALLED)
 	$(BIN)/ruff check .
-	$(PYTEST) tests
-	LABS_DATA_SOURCE=embedded $(PYTEST) --nbval solutions
-	LABS_DATA_SOURCE=embedded $(PYTEST) --nbval-lax labs
+	$(PYTEST) --dist=worksteal tests
+	LABS_DATA_SOURCE=embedded $(PYTEST) --nbval solutions labs
 	@if [ -d "$$LABS_DATA/MNIST/raw" ]; then set -x; LABS_DATA_SOURCE=real $(PYTEST) --nbval-lax solutions; \
 	else echo "Not run on real data; name a folder that has MNIST/raw: make test LABS_DATA=..."; fi
 

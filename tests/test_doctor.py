@@ -209,6 +209,15 @@ def test_data(monkeypatch, tmp_path, states, status, found):
     assert ("`python -m helpers.data mnist` downloads it" in text) == (status == "note")
 
 
+@pytest.mark.parametrize(("answers", "wanted"), [(("", "no answer"), "note"), (("no answer",) * 2, "FAIL")])
+def test_real_data_that_cannot_be_had_fail(monkeypatch, tmp_path, answers, wanted):
+    monkeypatch.setenv("LABS_DATA_SOURCE", "real")
+    monkeypatch.setenv("LABS_DATA", str(tmp_path))
+    monkeypatch.setattr(download, "answering", lambda urls: dict(zip(urls, answers, strict=True)))
+    [(status, text)] = report(doctor.check_data())
+    assert status == wanted and text.startswith("missing in ")
+
+
 def test_a_wrong_data_source_fails(monkeypatch):
     monkeypatch.setenv("LABS_DATA_SOURCE", "reel")
     status, text = report(doctor.check_data())[0]

@@ -54,13 +54,6 @@ PLANTED: dict[str, tuple[str, str, str]] = {
         "return (gradients * activations).sum(axis=1)",
         "return (gradients.mean(axis=(2, 3), keepdims=True) * activations).sum(axis=1)",
     ),
-    "control with the trained weights": ("saliency.py", "net.copy().initialise(rng)", "net.copy()"),
-    "ink counted outside": ("metrics.py", "images[:, 0] > threshold", "images[:, 0] <= threshold"),
-    "average without its share": (
-        "numpy_nn.py",
-        "share = grad_out / np.asarray(self._shape[2] * self._shape[3], grad_out.dtype)",
-        "share = grad_out",
-    ),
     "momentum with the wrong sign": (
         "numpy_nn.py",
         "velocity += parameter.grad",

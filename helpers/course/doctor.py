@@ -36,7 +36,6 @@ WEIGHTS = {  # file names of torchvision
 }
 MEMORY_GB = 2.0  # the most that a lab may take
 DISK_GB = 1.0  # notebooks, and the data sets that labs download unasked
-NETWORK_SECONDS = 3.0
 PROBE_SECONDS = 120.0  # the first import on a slow disk takes long
 REINSTALL = "run `make clean labs` (without make: delete .venv and set up again)"
 
@@ -294,20 +293,25 @@ def check_kernel() -> Iterable[Finding]:
 
 def check_data() -> Iterable[Finding]:
     """The setting of `LABS_DATA_SOURCE`, and which real data sets are there, with the right content."""
-    from helpers import data
+    from helpers import data, download
 
     setting = os.environ.get("LABS_DATA_SOURCE") or "auto"
     if setting not in ("auto", "real", "embedded"):
         yield Finding("FAIL", "Data", f"LABS_DATA_SOURCE is {setting!r}; set it to auto, real or embedded")
-    instead = "the labs will try a download" if setting == "real" else "the labs use embedded data until then"
     for remote in data.REMOTE_SETS.values():
         states = set(remote.states().values())
         if states == {"present"}:
             yield Finding("ok", remote.title, f"in {remote.folder}")
         else:
-            found = " and ".join(sorted(states - {"present"}))
-            advice = f"{instead}; `python -m helpers.data {remote.name}` downloads it"
-            yield Finding("note", remote.title, f"{found} in {remote.folder}; {advice}")
+            found = f"{' and '.join(sorted(states - {'present'}))} in {remote.folder}"
+            fetch = f"`python -m helpers.data {remote.name}` downloads it"
+            if setting != "real":
+                yield Finding("note", remote.title, f"{found}; the labs use embedded data until then; {fetch}")
+            elif all(download.answering(remote.mirrors).values()):
+                advice = "and no server answers: copy it there, or set LABS_DATA_SOURCE to auto or embedded"
+                yield Finding("FAIL", remote.title, f"{found}, {advice}")
+            else:
+                yield Finding("note", remote.title, f"{found}; the labs will try a download; {fetch}")
 
 
 def check_weights() -> Iterable[Finding]:
