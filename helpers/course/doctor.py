@@ -306,10 +306,11 @@ def check_data() -> Iterable[Finding]:
             found = f"{' and '.join(sorted(states - {'present'}))} in {remote.folder}"
             fetch = f"`python -m helpers.data {remote.name}` downloads it"
             if setting != "real":
-                yield Finding("note", remote.title, f"{found}; the labs use embedded data until then; {fetch}")
+                text = f"{found}; the labs use embedded data until then; {fetch}"
+                yield Finding("note", remote.title, text)
             elif all(download.answering(remote.mirrors).values()):
-                advice = "and no server answers: copy it there, or set LABS_DATA_SOURCE to auto or embedded"
-                yield Finding("FAIL", remote.title, f"{found}, {advice}")
+                advice = "copy it there, or set LABS_DATA_SOURCE to auto or embedded"
+                yield Finding("FAIL", remote.title, f"{found}, and no server answers: {advice}")
             else:
                 yield Finding("note", remote.title, f"{found}; the labs will try a download; {fetch}")
 
