@@ -107,7 +107,7 @@ def load_mnist(split: Split, n: int | None = None, *, seed: int = 0) -> ImageSet
 
 # ------------------------------------------------------------------------------------------ choosing
 
-_given_up: dict[Path, str] = {}  # folder -> why its real data could not be had
+_given_up: set[Path] = set()  # folders whose real data could not be had
 
 
 def _choose_source(remote: RemoteSet) -> tuple[Source, str]:
@@ -121,13 +121,14 @@ def _choose_source(remote: RemoteSet) -> tuple[Source, str]:
     if setting != "auto":
         raise DataError(f"LABS_DATA_SOURCE is {setting!r}", "set it to auto, real or embedded")
     # A lab loads two splits. When the first came embedded, the second must too, even if the network is back.
-    if remote.folder not in _given_up:
-        try:
-            fetch(remote)
-            return "real", ""
-        except DataError as error:
-            _given_up[remote.folder] = error.reason
-    return "embedded", f" [{_given_up[remote.folder]}; restart the kernel to try again]"
+    if remote.folder in _given_up:
+        return "embedded", " [for the same reason]"
+    try:
+        fetch(remote)
+        return "real", ""
+    except DataError as error:
+        _given_up.add(remote.folder)
+        return "embedded", f" [{error.reason}; restart the kernel to try again]"
 
 
 def _choose(total: int, n: int | None, seed: int, what: str) -> np.ndarray:

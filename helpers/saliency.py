@@ -19,7 +19,10 @@ def seed(logits: Array, classes: Classes) -> Array:
     """What a backward pass starts from to get the gradient of one logit per image: d logit[class] / d logits.
 
     logits: (B, K), classes: (B,) from 0 to K - 1 -> (B, K), 1 at the asked class and 0 elsewhere.
+    Raises ValueError for a negative class, IndexError for one that is too large.
     """
+    if np.min(classes) < 0:
+        raise ValueError("classes count from 0; -1 would silently mean the last one")
     one_hot = np.zeros_like(logits)
     one_hot[np.arange(len(logits)), classes] = 1
     return one_hot

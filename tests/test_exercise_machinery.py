@@ -623,6 +623,7 @@ def test_the_decorator_hands_back_something_that_works(cards: list) -> None:
     def mine(grad_out, x):
         return np.where(x > 0, grad_out, 0)
 
+    mine.__name__ = "relu_backward"
     assert exercise("90.1")(mine) is mine
     assert exercise("90.1")(stub) is relu_backward
     right, todo = map(repr, cards)
@@ -630,8 +631,29 @@ def test_the_decorator_hands_back_something_that_works(cards: list) -> None:
     assert todo == (
         "Exercise 90.1, ReLU backward: not attempted\n"
         "  - The lab goes on with the reference until yours is right.\n"
-        '  - `hint("90.1")` gives a hint.'
+        '  - `hint("90.1")` gives a hint.\n'
+        "  - The lab calls this function `relu_backward`: give yours that name."
     )
+
+
+def test_a_stub_below_code_is_pointed_out() -> None:
+    def unfinished(grad_out, x):
+        mask = x > 0  # noqa: F841
+        raise NotImplementedError
+
+    found = check("90.1", unfinished)
+    assert found.status == "not attempted"
+    assert found.notes[0].startswith("Your code stands above `raise NotImplementedError()`")
+
+
+def test_uninitialised_memory_is_never_right() -> None:
+    def lucky(grad_out, x):
+        out = np.multiply(grad_out, 1, where=x > 0)
+        out[x <= 0] = 0  # right, but NumPy has warned
+        return out
+
+    found = check("90.1", lucky)
+    assert found.status == "not right yet" and "pass `out=np.zeros_like(...)`" in found.notes[0]
 
 
 def test_html_says_the_same_and_is_escaped(cards: list) -> None:
@@ -716,11 +738,11 @@ SETUP = """
 import helpers.exercises as exercises
 from helpers.exercises import *
 
-def reference_double(x):
+def double(x):
     return 2 * x
 
 exercises.registry = {"1.1": Exercise(
-    "1.1", "Double", reference_double, lambda rng: [(rng.normal(size=(2, 3)),)] * 2,
+    "1.1", "Double", double, lambda rng: [(rng.normal(size=(2, 3)),)] * 2,
     (), "Shown.", ("One", "Two"), limit=1.0)}
 """
 

@@ -136,3 +136,12 @@ def test_waiting_for_a_silent_kernel_ends(alive, raised, plugin, monkeypatch):
 def test_printed_decimals_may_differ_by_one_in_the_last_place(here, there, equal, plugin):
     assert (plugin.Printed(here) == plugin.Printed(there)) is equal
     assert (plugin.Printed(here) != plugin.Printed(there)) is not equal
+
+
+@pytest.mark.parametrize("claim, status", [("True", 0), ("False", 1)])
+def test_claims_must_hold_on_real_data(claim, status, course_copy, run_in):
+    text = stored((f"print('accuracy at least 75 %: {claim}')", "accuracy at least 75 %: True\n"))
+    (course_copy / "solutions" / "00_sample.ipynb").write_text(text, encoding="utf-8")
+    done = run_in(course_copy, *NBVAL, "--nbval-lax", "solutions", LABS_DATA_SOURCE="real")
+    assert done.returncode == status, done.stdout
+    assert ("A claim of the lab does not hold here" in done.stdout) == bool(status)

@@ -125,13 +125,18 @@ def _shown_lines(cell: IPyNbCell, outputs: list) -> list[str]:
 def runtest(cell: IPyNbCell) -> None:
     """nbval's own silently compares nothing in a cell that is stored without execution count.
 
-    And in labs/, which nobody has solved, the card of every exercise must say so.
+    And in labs/, which nobody has solved, the card of every exercise must say so; in a lax run of solutions/,
+    on real data, no printed claim may turn out False.
     """
     if cell.parent.compare_outputs and cell.cell.execution_count is None:
         cell.raise_cell_error(
             "The cell is stored without having been run, so nothing is compared; run `make solutions`"
         )
     _runtest(cell)
+    if not cell.parent.compare_outputs and cell.path.parent.name == "solutions":
+        for line in _shown_lines(cell, cell.test_outputs):
+            if line.endswith(": False"):
+                cell.raise_cell_error(f"A claim of the lab does not hold here: {line}")
     if cell.path.parent.name == "labs" and cell.cell.source.startswith("@exercise("):
         if not any("not attempted" in line for line in _shown_lines(cell, cell.test_outputs)):
             cell.raise_cell_error('The card of an unsolved exercise does not read "not attempted"')

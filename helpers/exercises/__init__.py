@@ -88,6 +88,8 @@ class _Registry(Mapping[str, Exercise]):
     labs may need PyTorch or TensorFlow, which don't always get along in one process."""
 
     def __getitem__(self, key: str) -> Exercise:
+        if not isinstance(key, str):
+            raise UnknownExercise(f'Write the key in quotes, as text: "{key}".')
         lab = str(key).partition(".")[0]
         name = f"lab{lab:0>2}"
         labs = self._labs()
@@ -177,7 +179,10 @@ def _judge(
 ) -> Verdict:
     """The verdict on an answer that finished. `known` finds the sentences of the mistakes that match."""
     if all(_check.not_attempted(trial.got.error, fn) for trial in trials):
-        return Verdict(ex.key, "not attempted", (), correct=False)
+        notes = (_check.LEFT_BELOW,) if _check.has_code_above_the_stub(fn) else ()
+        return Verdict(ex.key, "not attempted", notes, correct=False)
+    if session.uninitialised:
+        return Verdict(ex.key, "not right yet", (_check.UNINITIALISED,), correct=False)
     if not all(trial.right for trial in trials):
         failure = _diagnosis.failure(trials, fn)
         if sentence := next(known, None):
@@ -210,6 +215,8 @@ def exercise(key: str) -> Callable[[Callable], Callable]:
             goal = "faster" if found.correct else "right"
             notes += (f"The lab goes on with the reference until yours is {goal}.",)
             notes += (f'`hint("{key}")` gives a hint.',)
+        if getattr(fn, "__name__", "") != ex.reference.__name__:
+            notes += (f"The lab calls this function `{ex.reference.__name__}`: give yours that name.",)
         display(_Card(_heading(ex, found), notes, found.status))
         return fn if found.status == "right" else ex.reference
 

@@ -27,6 +27,14 @@ LOW_PRECISION = frozenset({"float16", "bfloat16", "float32"})
 NUDGE = 0.5  # s between interrupts for code that swallows them
 
 
+LEFT_BELOW = (
+    "Your code stands above `raise NotImplementedError()`: replace that line by `return` and the result."
+)
+UNINITIALISED = (
+    "With `where=`, NumPy leaves the other elements as it finds the memory: pass `out=np.zeros_like(...)`."
+)
+
+
 class OutOfTime(Exception):
     """The time limit was reached."""
 
@@ -180,6 +188,15 @@ def not_attempted(error: BaseException | None, fn: Callable[..., object]) -> boo
     return last.f_code is _code(fn)
 
 
+def has_code_above_the_stub(fn: Callable[..., object]) -> bool:
+    """Whether a function that raises NotImplementedError does anything before."""
+    code = _code(fn)
+    if code is None:
+        return False
+    parameters = code.co_argcount + code.co_kwonlyargcount
+    return set(code.co_names) > {"NotImplementedError"} or code.co_nlocals > parameters
+
+
 def line_of(error: BaseException, fn: Callable[..., object]) -> str:
     """ "line 4 of your cell": the last line that `error` passed in the file or cell that defines `fn`."""
     code = _code(fn)
@@ -212,6 +229,7 @@ class Session:
 
     seconds: float = 0.0
     numeric_warnings: tuple[str, ...] = ()  # at most one sentence
+    uninitialised: bool = False  # the result holds what was in the memory, right by luck if at all
     _text: str = ""
     _outputs: list[RichOutput] = field(default_factory=list)
 
@@ -236,6 +254,7 @@ class Session:
                 characters, figures = shown or (None, None)
                 self._text, self._outputs = captured.stdout[:characters], captured.outputs[:figures]
                 numeric = [str(w.message) for w in caught if issubclass(w.category, RuntimeWarning)]
+                self.uninitialised = any("used without 'out'" in str(w.message) for w in caught)
                 self.numeric_warnings = tuple(f"NumPy warned: {message}." for message in numeric[:1])
 
     def show_first_output(self) -> None:

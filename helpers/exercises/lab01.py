@@ -1,7 +1,10 @@
 """Exercises of lab 01: saliency in NumPy.
 
 Inputs are chosen so that mistakes show: no two lengths are equal, biases and means are not zero, pooling
-windows tie, some logits and some whole maps are negative.
+windows tie, some logits and some whole maps are negative; one image is tried as well as several.
+
+Where a mistake was seen: "source" is the code that the lab's methods come from, "peer" another course or library,
+"trial" an answer that somebody gave while the lab was taught or tried.
 """
 
 import numpy as np
@@ -49,8 +52,8 @@ relu = Exercise(
         ),
         Mistake(
             lambda grad_out, x: grad_out * (grad_out > 0),
-            "You keep positive gradients instead of positive inputs: that is half of guided backpropagation, "
-            "which is no longer a gradient. Ask where `x` was positive.",
+            'You keep positive gradients instead of positive inputs: that is the "deconvolution" rule, '
+            "which is no gradient. Ask where `x` was positive.",
             "trial",
         ),
         Mistake(
@@ -82,6 +85,36 @@ relu = Exercise(
             lambda grad_out, x: grad_out.copy(),
             "You pass everything on, as if there were no ReLU.",
             "source",
+        ),
+        Mistake(
+            lambda grad_out, x: x * (grad_out > 0),
+            "The two are swapped: the sign of the input decides, and the gradient is what passes.",
+            "trial",
+        ),
+        Mistake(
+            lambda grad_out, x: grad_out * np.sign(x),
+            "`np.sign` is -1 for negative inputs, so their gradient comes back upside down; its slope there is 0.",
+            "trial",
+        ),
+        Mistake(
+            lambda grad_out, x: grad_out * np.heaviside(x, 0.5),
+            "At exactly 0 you let half of the gradient pass; the convention is none.",
+            "trial",
+        ),
+        Mistake(
+            lambda grad_out, x: np.maximum(x, 0),
+            "That is the forward pass, ReLU itself; its slope, times `grad_out`, is wanted.",
+            "trial",
+        ),
+        Mistake(
+            lambda grad_out, x: np.where(x > 0, grad_out, x),
+            "Where the input is not positive you return the input; nothing passes there, so return 0.",
+            "trial",
+        ),
+        Mistake(
+            lambda grad_out, x: grad_out if x > 0 else 0 * grad_out,
+            "`x` is a whole array, and `if` wants one yes or no: compare, and use the result as a mask.",
+            "trial",
         ),
     ),
     verified="Gradients pass exactly where the input was positive, in float32 and float64, at zeros too.",
@@ -176,6 +209,34 @@ seeding = Exercise(
             "You marked all asked classes in every row (`[:, classes]`): pair each row with its own class.",
             "trial",
         ),
+        Mistake(
+            lambda logits, classes: seed(logits, classes) - softmax(logits),
+            "You subtract the probabilities: that is the gradient of the log-probability, in which every class has a say.",
+            "trial",
+        ),
+        Mistake(
+            lambda logits, classes: softmax(logits),
+            "You start from all probabilities at once; only the asked class has an entry, and it is 1.",
+            "trial",
+        ),
+        Mistake(
+            lambda logits, classes: (
+                (seed(logits, classes) * softmax(logits)).sum(axis=1, keepdims=True)
+                * (seed(logits, classes) - softmax(logits))
+            ),
+            "That is the gradient of the probability, not of the logit: it vanishes where the net is sure.",
+            "trial",
+        ),
+        Mistake(
+            lambda logits, classes: seed(logits, classes - 1),
+            "One class too low: classes count from 0.",
+            "trial",
+        ),
+        Mistake(
+            lambda logits, classes: np.eye(*logits.shape),
+            "You mark class 0 for the first image, class 1 for the second, and so on; the classes stand in `classes`.",
+            "trial",
+        ),
     ),
     verified="One 1 per image, at the class that was asked for, whatever the sign of its logit.",
     hints=(
@@ -220,6 +281,7 @@ def _saliency_cases(rng):
         classes = logits.argsort(axis=1)[[0, 1, 2], [0, 2, 1]]  # never the predicted one, the lowest once
         net.forward(others)  # what the layers remember is not about `images`
         cases.append((net, images, classes))
+        cases.append((net, images[:1], classes[:1]))
     return cases
 
 
@@ -333,6 +395,52 @@ saliency_map = Exercise(
             "You start from the logits themselves instead of the seed of exercise 1.2: all classes are mixed.",
             "source",
         ),
+        Mistake(
+            lambda net, images, classes: np.abs(
+                net.gradient(softmax(net.forward(images)) - seed(net.outputs["linear"], classes))
+            ).max(axis=1),
+            "You start from probability minus one-hot, as for the cross-entropy: that mixes all classes.",
+            "trial",
+        ),
+        Mistake(
+            lambda net, images, classes: (
+                (m := class_saliency(net, images, classes)) / m.max(axis=(1, 2), keepdims=True)
+            ),
+            "You divide each map by its maximum; return the values as they are, scaling comes later.",
+            "trial",
+        ),
+        Mistake(
+            lambda net, images, classes: np.abs(_gradient(net, images, classes))[:, 0],
+            "You keep the first channel only; take the largest of all channels.",
+            "trial",
+        ),
+        Mistake(
+            lambda net, images, classes: np.abs(
+                net.gradient(seed(net.forward(images), classes) * net.outputs["linear"])
+            ).max(axis=1),
+            "You start from the logit's value instead of 1, the mistake of exercise 1.2: use the seed alone.",
+            "trial",
+        ),
+        Mistake(
+            lambda net, images, classes: np.abs(net.gradient(np.ones_like(net.forward(images)))).max(axis=1),
+            "You start from 1 for every class: that is the gradient of the sum of all logits.",
+            "trial",
+        ),
+        Mistake(
+            lambda net, images, classes: np.maximum(_gradient(net, images, classes), 0).max(axis=1),
+            "You drop negative gradients; a pixel that pushes the logit down when it gets brighter matters as much.",
+            "trial",
+        ),
+        Mistake(
+            lambda net, images, classes: np.square(_gradient(net, images, classes)).max(axis=1),
+            "You squared the gradient; take its absolute value.",
+            "trial",
+        ),
+        Mistake(
+            lambda net, images, classes: class_saliency(net, images, classes).squeeze(),
+            "`squeeze` also removes the axis of the images when there is only one; take the maximum over axis 1.",
+            "trial",
+        ),
     ),
     verified="The absolute gradient of the asked class's logit, largest channel, per image; the net is as before.",
     hints=(
@@ -361,6 +469,7 @@ def _layer_cases(rng):
         activations = rng.normal(size=(2, 3, 6, 5))
         gradients = rng.normal(size=(2, 3, 6, 5)) + rng.normal(size=(2, 3, 1, 1))
         cases.append((activations.astype(dtype), gradients.astype(dtype)))
+        cases.append((activations[:1].astype(dtype), gradients[:1].astype(dtype)))
     return cases
 
 
@@ -452,6 +561,41 @@ cam = Exercise(
             "(`keepdims=True`).",
             "trial",
         ),
+        Mistake(
+            lambda a, g: (g.mean() * a).sum(axis=1),
+            "You average over everything at once; each image and channel needs a weight of its own (axes 2 and 3).",
+            "trial",
+        ),
+        Mistake(
+            lambda a, g: _cam(a, g.mean(axis=(1, 2), keepdims=True)),
+            "You averaged over channels and rows; the spatial axes are 2 and 3.",
+            "trial",
+        ),
+        Mistake(
+            lambda a, g: _cam(a, g.mean(axis=3, keepdims=True)),
+            "You averaged over the columns only; average over rows and columns, axes 2 and 3.",
+            "trial",
+        ),
+        Mistake(
+            lambda a, g: _cam(a, np.maximum(g, 0).mean(axis=(2, 3), keepdims=True)),
+            "You drop negative gradients before averaging; the mean needs both signs.",
+            "trial",
+        ),
+        Mistake(
+            lambda a, g: np.maximum(_mean(g) * a, 0).sum(axis=1),
+            "You apply a ReLU to each channel; channels that speak against the class must be subtracted.",
+            "trial",
+        ),
+        Mistake(
+            lambda a, g: np.abs(_cam(a, _mean(g))),
+            "You take the absolute value of the map: what speaks against the class then looks like evidence.",
+            "trial",
+        ),
+        Mistake(
+            lambda a, g: _cam(a, _mean(g)).squeeze(),
+            "`squeeze` also removes the axis of the images when there is only one; `sum(axis=1)` is enough.",
+            "trial",
+        ),
     ),
     verified="One weight per image and channel, the mean of its gradient; the weighted channels add up to the map.",
     hints=(
@@ -470,15 +614,17 @@ cam = Exercise(
 
 
 def _unit_cases(rng):
-    """Mixed signs, one map with a millionth of the range, one that is 0, one without anything positive."""
+    """Mixed signs, maps with tiny ranges, one that is 0, one without anything positive."""
     cases = []
     for dtype in DTYPES:
-        maps = rng.normal(size=(5, 6, 4))
+        maps = rng.normal(size=(6, 6, 4))
         maps[1] *= 1e-6
         maps[2] = 0
         maps[3] = -np.abs(maps[3]) - 0.5
         maps[4] = 0.7
+        maps[5] *= 1e-20
         cases.append((maps.astype(dtype),))
+        cases.append((maps[:1].astype(dtype),))
     return cases
 
 
@@ -567,6 +713,49 @@ unit = Exercise(
             "You take absolute values: evidence against the class then looks like evidence for it.",
             "trial",
         ),
+        Mistake(
+            lambda maps: np.maximum(maps / _largest(maps), 0),
+            "You divide before dropping the negative: a map that is negative everywhere is divided by its negative maximum and turns positive.",
+            "trial",
+        ),
+        Mistake(
+            lambda maps: np.maximum(
+                np.divide(maps, _largest(maps), out=np.zeros_like(maps), where=_largest(maps) != 0), 0
+            ),
+            "A map that is negative everywhere has a negative maximum, and dividing by it turns objection into evidence: drop the negative first.",
+            "trial",
+        ),
+        Mistake(
+            lambda maps: np.maximum(maps, 0),
+            "You dropped the negative; now divide each map by its maximum.",
+            "trial",
+        ),
+        Mistake(
+            lambda maps: np.clip(maps, 0, 1),
+            "`clip` cuts off what is above 1 and leaves small maps small; divide each map by its maximum.",
+            "trial",
+        ),
+        Mistake(
+            lambda maps: (
+                (p := np.maximum(maps, 0))
+                / np.where(p.any(axis=(1, 2), keepdims=True), p.sum(axis=(1, 2), keepdims=True), 1)
+            ),
+            "You divide by the total of each map; divide by its maximum.",
+            "trial",
+        ),
+        Mistake(
+            lambda maps: (
+                np.maximum(maps, 0)
+                / np.where((top := np.abs(maps).max(axis=(1, 2), keepdims=True)) > 0, top, 1)
+            ),
+            "You divide by the largest absolute value: where that one was negative, the map no longer reaches 1.",
+            "trial",
+        ),
+        Mistake(
+            lambda maps: overlay.to_unit(maps).squeeze(),
+            "`squeeze` also removes the axis of the maps when there is only one: return the shape that came in.",
+            "trial",
+        ),
     ),
     verified="Each map runs from 0 to its own 1; zero stays zero, tiny maps survive, blank ones stay blank.",
     hints=(
@@ -590,9 +779,10 @@ unit = Exercise(
 def _totals_cases(rng):
     cases = []
     for activations, gradients in _layer_cases(rng):
-        logits = rng.normal(size=(2, 7)).astype(activations.dtype)
+        count = len(activations)
+        logits = rng.normal(size=(count, 7)).astype(activations.dtype)
         bias = (rng.normal(size=7) + 0.5).astype(activations.dtype)
-        classes = logits.argsort(axis=1)[[0, 1], [2, 4]]  # not the predicted ones
+        classes = logits.argsort(axis=1)[range(count), [2, 4][:count]]  # not the predicted ones
         cases.append((activations, gradients, logits, bias, classes))
     return cases
 
@@ -692,6 +882,35 @@ totals = Exercise(
         Mistake(
             lambda a, g, z, b, c: (_grad_cam(a, g).sum(), _hires_cam(a, g).sum(), _evidence(z, b, c)),
             "You added up all images together: one total per image.",
+            "trial",
+        ),
+        Mistake(
+            lambda a, g, z, b, c: (t := saliency.map_totals(a, g, z, b, c))[2:] + t[:2],
+            "The evidence comes last: Grad-CAM's total, HiResCAM's total, evidence.",
+            "trial",
+        ),
+        Mistake(
+            _totals(
+                lambda a, g: overlay.to_unit(_grad_cam(a, g)),
+                lambda a, g: overlay.to_unit(_hires_cam(a, g)),
+                _evidence,
+            ),
+            "You scaled the maps before adding up: their own units are those of the logit.",
+            "trial",
+        ),
+        Mistake(
+            _totals(_grad_cam, _hires_cam, lambda z, b, c: z[np.arange(len(c)), c] - b.sum()),
+            "You take off all biases; only that of the asked class is in its logit.",
+            "trial",
+        ),
+        Mistake(
+            _totals(_grad_cam, _hires_cam, lambda z, b, c: z[np.arange(len(c)), c] - b.mean()),
+            "You take off the mean of the biases; the logit contains that of its own class, `bias[classes]`.",
+            "trial",
+        ),
+        Mistake(
+            _totals(_grad_cam, _hires_cam, lambda z, b, c: softmax(z)[np.arange(len(c)), c] - b[c]),
+            "You take the probability; the maps explain the logit.",
             "trial",
         ),
     ),
@@ -834,6 +1053,22 @@ control = Exercise(
             "Each net explains the class that it predicts: ask both for the same class, in `classes`.",
             "trial",
         ),
+        Mistake(
+            lambda net, images, classes, rng: (
+                _share(net, images, classes),
+                _share(_untrained(net, np.random.default_rng(7)), images, classes),
+            ),
+            "You made a generator of your own; use the `rng` that is given, so that whoever calls can draw other weights.",
+            "trial",
+        ),
+        Mistake(
+            lambda net, images, classes, rng: (
+                _share(net, images, classes),
+                _share(u := _untrained(net, rng), images, u.forward(images).argmax(axis=1)),
+            ),
+            "The untrained net explains the class that it predicts: ask both nets for the same class, in `classes`.",
+            "trial",
+        ),
     ),
     verified="Both nets are asked for the same classes, the untrained one is a copy, and the trained one is intact.",
     hints=(
@@ -933,6 +1168,21 @@ conv = Exercise(
             "You applied a ReLU: that is a layer of its own.",
             "trial",
         ),
+        Mistake(
+            lambda x, w, b, pad: conv_forward(x, w, np.zeros_like(b), pad) + b,
+            "`bias` lines up with the columns of the picture here; give it the shape (F, 1, 1): `bias[:, None, None]`.",
+            "trial",
+        ),
+        Mistake(
+            lambda x, w, b, pad: conv_forward(x, w, np.zeros_like(b), pad).reshape(len(x), len(w), -1) + b,
+            "`bias` lines up with the positions here; give it the shape (F, 1): `bias[:, None]`.",
+            "trial",
+        ),
+        Mistake(
+            lambda x, w, b, pad: conv_forward(x, w.reshape(-1, len(w)).T.reshape(w.shape), b, pad),
+            "`reshape(-1, F).T` scrambles the filters: each filter is one row of `weight.reshape(F, -1)`.",
+            "trial",
+        ),
     ),
     verified="Equal to the definition for 3 x 3 and 5 x 5 filters, with padding and without.",
     hints=(
@@ -983,6 +1233,14 @@ def _uncropped(grad_out, x, weight, pad):
     _, grad_weight, grad_bias = _conv_backward(grad_out, x, weight, pad)
     padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
     return _conv_backward(grad_out, padded, weight, 0)[0], grad_weight, grad_bias
+
+
+def _overwritten_windows(grad_out, x, weight, pad):
+    size, (height, width) = weight.shape[-1], x.shape[2:]
+    grad_x = np.zeros((*x.shape[:2], height + 2 * pad, width + 2 * pad))
+    for i, j in np.ndindex(grad_out.shape[2:]):
+        grad_x[:, :, i : i + size, j : j + size] = np.tensordot(grad_out[:, :, i, j], weight, axes=1)
+    return grad_x[:, :, pad : pad + height, pad : pad + width], *_conv_backward(grad_out, x, weight, pad)[1:]
 
 
 def _changed_parts(change):
@@ -1046,6 +1304,33 @@ conv_gradients = Exercise(
             "The order is wrong: first the gradient of x, then of the weight, then of the bias.",
             "trial",
         ),
+        Mistake(
+            lambda g, x, w, pad: (
+                (t := _conv_backward(g, x, w, pad))[0][:, :, : None if pad else 0, : None if pad else 0],
+                *t[1:],
+            ),
+            "Cutting `[pad:-pad]` leaves nothing where pad is 0: cut `[pad : pad + H]` instead.",
+            "trial",
+        ),
+        Mistake(
+            _overwritten_windows,
+            "You assign to the windows of the gradient of x; pixels are in several windows, so add (`+=`).",
+            "trial",
+        ),
+        Mistake(
+            lambda g, x, w, pad: (
+                (t := _conv_backward(g, x, w, pad))[0],
+                _conv_backward(g[-1:], x[-1:], w, pad)[1],
+                t[2],
+            ),
+            "The gradient of the weight is that of the last image only: add up all images.",
+            "trial",
+        ),
+        Mistake(
+            _changed_parts(lambda gx, gw, gb, count: (gx, gw / count, gb)),
+            "The gradient of the weight is an average over the images: add them up.",
+            "trial",
+        ),
     ),
     verified="All three gradients agree, for 3 x 3 and 5 x 5 filters, with padding and without.",
     hints=(
@@ -1096,6 +1381,23 @@ def _pool_with_loops(grad_out, x, size, stride):
         window = x[b, c, i * stride : i * stride + size, j * stride : j * stride + size]
         row, col = np.unravel_index(window.argmax(), window.shape)
         grad_x[b, c, i * stride + row, j * stride + col] += grad_out[b, c, i, j]
+    return grad_x
+
+
+def _assigned_by_window(grad_out, x, size, stride):
+    grad_x = np.zeros(x.shape)
+    for b, c, i, j in np.ndindex(grad_out.shape):
+        window = x[b, c, i * stride : i * stride + size, j * stride : j * stride + size]
+        row, col = np.unravel_index(window.argmax(), window.shape)
+        grad_x[b, c, i * stride + row, j * stride + col] = grad_out[b, c, i, j]
+    return grad_x
+
+
+def _assigned_by_slice(grad_out, x, size, stride):
+    grad_x = np.zeros(x.shape)
+    indices = pool_slices(x, size, stride)
+    for index, part in zip(indices, _first(np.stack([x[index] for index in indices])), strict=True):
+        grad_x[index] = grad_out * part
     return grad_x
 
 
@@ -1151,6 +1453,16 @@ pool_gradient = Exercise(
         Mistake(
             _assigned,
             "Where windows overlap, a pixel can win several times: add to its gradient (`+=`).",
+            "trial",
+        ),
+        Mistake(
+            _assigned_by_window,
+            "Where windows overlap, a pixel can win several times, and the last window overwrites the others: add (`+=`).",
+            "trial",
+        ),
+        Mistake(
+            _assigned_by_slice,
+            "You assign to `grad_x[index]`: where windows overlap, the next position erases what was there. Add (`+=`).",
             "trial",
         ),
     ),
