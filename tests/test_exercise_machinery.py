@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -646,6 +647,14 @@ def test_a_stub_below_code_is_pointed_out() -> None:
     assert found.notes[0].startswith("Your code stands above `raise NotImplementedError()`")
 
 
+def _numpy_warns_of_uninitialised_memory() -> bool:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        np.multiply(np.ones(2), 1, where=np.array([True, False]))
+    return bool(caught)
+
+
+@pytest.mark.skipif(not _numpy_warns_of_uninitialised_memory(), reason="this NumPy does not warn of it")
 def test_uninitialised_memory_is_never_right() -> None:
     def lucky(grad_out, x):
         out = np.multiply(grad_out, 1, where=x > 0)

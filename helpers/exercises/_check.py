@@ -229,7 +229,7 @@ class Session:
 
     seconds: float = 0.0
     numeric_warnings: tuple[str, ...] = ()  # at most one sentence
-    uninitialised: bool = False  # the result holds what was in the memory, right by luck if at all
+    uninitialised: bool = False  # the result holds what was in the memory; older NumPy does not say so
     _text: str = ""
     _outputs: list[RichOutput] = field(default_factory=list)
 
