@@ -24,8 +24,17 @@ from typing import Literal
 import numpy as np
 
 from helpers.download import DataError, RemoteFile, RemoteSet, fetch, megabytes
+from helpers.drawn_garments import CLASS_NAMES, PART_NAMES, draw_garments
 
-__all__ = ["MNIST", "REMOTE_SETS", "DataError", "ImageSet", "load_mnist"]
+__all__ = [
+    "FASHION_MNIST",
+    "MNIST",
+    "REMOTE_SETS",
+    "DataError",
+    "ImageSet",
+    "load_fashion_mnist",
+    "load_mnist",
+]
 
 Source = Literal["real", "embedded"]
 Split = Literal["train", "test"]
@@ -42,6 +51,9 @@ class ImageSet:
     split        "train" or "test"
     source       "real" or "embedded"
     origin       the source in words, for example "embedded digits (scikit-learn)"
+    parts        uint8 (N, H, W), which part of the object each pixel shows: an index into `part_names`, 0 for
+                 the background. None where that is not known, as for photographs
+    part_names   one name per part, background first; empty without `parts`
 
     It has a length and gives (image, label) pairs by index, so a torch `DataLoader` takes it as it is.
     """
@@ -53,6 +65,8 @@ class ImageSet:
     split: Split
     source: Source
     origin: str
+    parts: np.ndarray | None = None
+    part_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -64,7 +78,8 @@ class ImageSet:
     def subset(self, indices: Sequence[int] | np.ndarray) -> ImageSet:
         """A copy of the images with these indices, in this order, or of those where a mask of N is true."""
         chosen = list(indices)
-        return replace(self, images=self.images[chosen], labels=self.labels[chosen])
+        parts = None if self.parts is None else self.parts[chosen]
+        return replace(self, images=self.images[chosen], labels=self.labels[chosen], parts=parts)
 
     @property
     def caption(self) -> str:
@@ -87,10 +102,8 @@ def load_mnist(split: Split, n: int | None = None, *, seed: int = 0) -> ImageSet
     Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database"; E. Alpaydin, C. Kaynak, "Optical
     recognition of handwritten digits" (UCI), as it comes with scikit-learn. data/README.md says more.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"split is {split!r}; use 'train' or 'test'.")
-    source, note = _choose_source(MNIST)
-    images, labels = (_real_mnist if source == "real" else _embedded_digits)(split)
+    source, note = _choose_source(MNIST, split)
+    images, labels = _read_idx(MNIST, split) if source == "real" else _embedded_digits(split)
     chosen = _choose(len(images), n, seed, f"The {split} split of {MNIST.title} ({source})")
     digits = ImageSet(
         images=images[chosen, None] / np.float32(255),
@@ -105,13 +118,53 @@ def load_mnist(split: Split, n: int | None = None, *, seed: int = 0) -> ImageSet
     return digits
 
 
+def load_fashion_mnist(split: Split, n: int | None = None, *, seed: int = 0) -> ImageSet:
+    """Garments of 28x28: Fashion-MNIST, or garments that this project draws. Prints which.
+
+    split  "train" (60,000 real or 6,000 drawn images) or "test" (10,000 or 2,000).
+    n      how many images; without it all of them, in the order of the source. The choice is random but
+           fixed: a smaller `n` with the same `seed` gives the beginning of a larger one.
+
+    Returns an `ImageSet` with images (n, 1, 28, 28). The drawn ones bring `parts` (sleeves, sole, ...), so
+    that one can measure where a heatmap points; photographs do not. Raises as `load_mnist` does.
+
+    Source: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine
+    Learning Algorithms", 2017; or `helpers.drawn_garments`.
+    """
+    source, note = _choose_source(FASHION_MNIST, split)
+    what = f"The {split} split of {FASHION_MNIST.title} ({source})"
+    parts = None
+    if source == "real":
+        images, labels = _read_idx(FASHION_MNIST, split)
+        chosen = _choose(len(images), n, seed, what)
+        images, labels = images[chosen], labels[chosen]
+    else:
+        total, series = DRAWN_GARMENTS[split]
+        images, labels, parts = draw_garments(_choose(total, n, seed, what), seed=series)
+    garments = ImageSet(
+        images=images[:, None] / np.float32(255),
+        labels=labels.astype(np.int64),
+        class_names=CLASS_NAMES,
+        title=FASHION_MNIST.title,
+        split=split,
+        source=source,
+        origin="real garments" if source == "real" else "drawn garments (embedded)",
+        parts=parts,
+        part_names=() if parts is None else PART_NAMES,
+    )
+    print(garments.caption + note)
+    return garments
+
+
 # ------------------------------------------------------------------------------------------ choosing
 
 _given_up: set[Path] = set()  # folders whose real data could not be had
 
 
-def _choose_source(remote: RemoteSet) -> tuple[Source, str]:
+def _choose_source(remote: RemoteSet, split: str) -> tuple[Source, str]:
     """The source to use, and what to add to the printed line."""
+    if split not in ("train", "test"):
+        raise ValueError(f"split is {split!r}; use 'train' or 'test'.")
     setting = os.environ.get("LABS_DATA_SOURCE") or "auto"
     if setting == "embedded":
         return "embedded", ""
@@ -146,55 +199,92 @@ def _choose(total: int, n: int | None, seed: int, what: str) -> np.ndarray:
     return np.random.RandomState(seed).permutation(total)[:n]
 
 
-# ------------------------------------------------------------------------------------------ MNIST
+# ------------------------------------------------------------------------------------------ the sets
 
-# SHA-256 of the files as torchvision stores them; origin and licence: data/README.md.
+
+def _in_mnist_format(*files: tuple[str, str, int]) -> tuple[RemoteFile, ...]:
+    """Files in MNIST's format from (name, SHA-256 as torchvision stores it, bytes of the packed download)."""
+    return tuple(RemoteFile(name, sha256, size, packed=True) for name, sha256, size in files)
+
+
+# Origin and licence of each set: data/README.md. The folders are where torchvision keeps them.
 MNIST = RemoteSet(
     name="mnist",
     title="MNIST",
-    subfolder="MNIST/raw",  # where torchvision keeps it
+    subfolder="MNIST/raw",
     mirrors=(
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
     ),
-    files=tuple(
-        RemoteFile(name, sha256, size, packed=True)
-        for name, sha256, size in (
-            (
-                "train-images-idx3-ubyte",
-                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-                9_912_422,
-            ),
-            (
-                "train-labels-idx1-ubyte",
-                "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-                28_881,
-            ),
-            (
-                "t10k-images-idx3-ubyte",
-                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-                1_648_877,
-            ),
-            (
-                "t10k-labels-idx1-ubyte",
-                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-                4_542,
-            ),
-        )
+    files=_in_mnist_format(
+        (
+            "train-images-idx3-ubyte",
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            9_912_422,
+        ),
+        (
+            "train-labels-idx1-ubyte",
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            28_881,
+        ),
+        (
+            "t10k-images-idx3-ubyte",
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            1_648_877,
+        ),
+        (
+            "t10k-labels-idx1-ubyte",
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+            4_542,
+        ),
     ),
 )
-REMOTE_SETS = {remote.name: remote for remote in (MNIST,)}
+FASHION_MNIST = RemoteSet(
+    name="fashion-mnist",
+    title="Fashion-MNIST",
+    subfolder="FashionMNIST/raw",
+    mirrors=(
+        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",  # has no https; the checksum decides
+    ),
+    files=_in_mnist_format(
+        (
+            "train-images-idx3-ubyte",
+            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            26_421_880,
+        ),
+        (
+            "train-labels-idx1-ubyte",
+            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            29_515,
+        ),
+        (
+            "t10k-images-idx3-ubyte",
+            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            4_422_102,
+        ),
+        (
+            "t10k-labels-idx1-ubyte",
+            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+            5_148,
+        ),
+    ),
+)
+REMOTE_SETS = {remote.name: remote for remote in (MNIST, FASHION_MNIST)}
+
+# How many garments of which series are drawn for a split.
+DRAWN_GARMENTS = {"train": (6_000, 0), "test": (2_000, 1)}
 
 
-def _real_mnist(split: Split) -> tuple[np.ndarray, np.ndarray]:
+def _read_idx(remote: RemoteSet, split: Split) -> tuple[np.ndarray, np.ndarray]:
     """All images of a split, uint8 (N, 28, 28), and their labels, from files that `fetch` has checked."""
     # Imported here because it takes seconds. Its readers, not its MNIST class: where that finds files of an
     # older format beside these, it takes those, which nobody has checked.
     from torchvision.datasets.mnist import read_image_file, read_label_file
 
     prefix = {"train": "train", "test": "t10k"}[split]
-    images = read_image_file(str(MNIST.folder / f"{prefix}-images-idx3-ubyte"))
-    labels = read_label_file(str(MNIST.folder / f"{prefix}-labels-idx1-ubyte"))
+    images = read_image_file(str(remote.folder / f"{prefix}-images-idx3-ubyte"))
+    labels = read_label_file(str(remote.folder / f"{prefix}-labels-idx1-ubyte"))
     return images.numpy(), labels.numpy()
 
 

@@ -1,13 +1,11 @@
-"""`helpers.data`: the embedded digits, the choice of the source, and MNIST as torchvision reads it."""
+"""`helpers.data`: embedded images, the choice of the source, and the real sets as torchvision reads them."""
 
-import gzip
-import hashlib
 import os
 import re
-import struct
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +15,11 @@ from sklearn.svm import SVC
 from sklearn.utils import Bunch
 
 from helpers import data, download
-from helpers.data import MNIST, DataError, RemoteFile, load_mnist
+from helpers.data import DataError, ImageSet, RemoteSet, load_fashion_mnist, load_mnist
+from tests.local_data import SPLITS, TINY, TINY_FILES, TINY_PACKED, tiny_set
 
 ROOT = Path(__file__).parents[1]
-SPLITS = ("train", "test")
-PREFIX = {"train": "train", "test": "t10k"}
+LOADERS = (load_mnist, load_fashion_mnist)
 
 
 @pytest.fixture(autouse=True)
@@ -113,29 +111,68 @@ def test_embedded_digits_are_the_same_everywhere(embedded):
     assert np.array_equal(digits.images, load_mnist("train").images)
 
 
-def test_embedded_digits_import_neither_torch_nor_tensorflow():
+@pytest.mark.parametrize("split, size", [("train", 6_000), ("test", 2_000)])
+def test_drawn_garments_have_the_form_of_fashion_mnist(embedded, split, size):
+    garments = load_fashion_mnist(split)
+    assert garments.images.shape == (size, 1, 28, 28) and garments.images.dtype == np.float32
+    assert garments.images.min() == 0 and garments.images.max() <= 1
+    assert garments.labels.dtype == np.int64 and np.bincount(garments.labels).tolist() == [size // 10] * 10
+    assert garments.class_names[0] == "T-shirt/top" and garments.class_names[9] == "Ankle boot"
+    assert garments.parts.shape == (size, 28, 28) and garments.parts.dtype == np.uint8
+    assert garments.part_names[0] == "background" and garments.parts.max() < len(garments.part_names)
+    assert (garments.images[:, 0][garments.parts > 0] > 0).mean() > 0.99
+
+
+def test_drawn_splits_share_no_image(embedded):
+    every = [image.tobytes() for split in SPLITS for image in load_fashion_mnist(split, 2_000).images]
+    assert len(set(every)) == 4_000
+
+
+def test_garments_keep_their_parts(embedded):
+    every = load_fashion_mnist("test", 40)
+    some = load_fashion_mnist("test", 10)
+    assert np.array_equal(some.parts, every.parts[:10])
+    chosen = every.subset([7, 3])
+    assert np.array_equal(chosen.parts, every.parts[[7, 3]])
+    assert chosen.part_names == every.part_names
+    assert load_mnist("test", 10).subset([1]).parts is None
+
+
+def test_more_garments_than_there_are(embedded):
+    with pytest.raises(
+        DataError, match=r"^The train split of Fashion-MNIST \(embedded\) has 6,000 images and"
+    ):
+        load_fashion_mnist("train", 60_000)
+
+
+def test_embedded_data_import_neither_torch_nor_tensorflow():
     code = """if True:
         import sys
-        from helpers.data import load_mnist
+        from helpers.data import load_fashion_mnist, load_mnist
         load_mnist("test")
+        load_fashion_mnist("test", 10)
         print({"torch", "torchvision", "tensorflow", "keras"} & set(sys.modules))
     """
     environment = {**os.environ, "LABS_DATA_SOURCE": "embedded", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert run.stdout == "MNIST: embedded digits (scikit-learn), 768 test images\nset()\n"
+    digits, garments, imported = run.stdout.splitlines()
+    assert digits == "MNIST: embedded digits (scikit-learn), 768 test images"
+    assert garments == "Fashion-MNIST: drawn garments (embedded), 10 test images"
+    assert imported == "set()"
     assert run.stderr == ""
 
 
 # ------------------------------------------------------------------------------------------ ImageSet
 
 
-def test_part_of_the_images(embedded):
-    few, more, others = load_mnist("test", 50), load_mnist("test", 200), load_mnist("test", 50, seed=1)
+@pytest.mark.parametrize("load", LOADERS)
+def test_part_of_the_images(embedded, load):
+    few, more, others = load("test", 50), load("test", 200), load("test", 50, seed=1)
     assert np.array_equal(few.images, more.images[:50]) and np.array_equal(few.labels, more.labels[:50])
     assert not np.array_equal(few.images, others.images)
     assert len({image.tobytes() for image in more.images}) == 200
-    everything = {image.tobytes(): label for image, label in load_mnist("test")}
+    everything = {image.tobytes(): label for image, label in load("test")}
     assert all(everything[image.tobytes()] == label for image, label in more)
 
 
@@ -152,14 +189,16 @@ def test_more_images_than_there_are(embedded, capsys):
 
 
 @pytest.mark.parametrize("n", [0, -1])
-def test_fewer_images_than_one(embedded, n):
+@pytest.mark.parametrize("load", LOADERS)
+def test_fewer_images_than_one(embedded, n, load):
     with pytest.raises(ValueError, match=f"n is {n}; ask for at least 1"):
-        load_mnist("train", n)
+        load("train", n)
 
 
-def test_wrong_split(embedded):
+@pytest.mark.parametrize("load", LOADERS)
+def test_wrong_split(embedded, load):
     with pytest.raises(ValueError, match="split is 'validation'; use 'train' or 'test'"):
-        load_mnist("validation")
+        load("validation")
 
 
 def test_subset(embedded):
@@ -197,109 +236,102 @@ def test_loading_leaves_the_random_numbers_alone(embedded):
 # ------------------------------------------------------------------------------------------ real
 
 
-def idx(array: np.ndarray) -> bytes:
-    """The format of MNIST's files: two zeros, type, number of axes, their lengths, values."""
-    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-    return header + array.astype(np.uint8).tobytes()
+@dataclass
+class Tiny:
+    """A tiny set in the place of a real one, and how a lab loads it."""
+
+    remote: RemoteSet
+    load: Callable[..., ImageSet]
+    things: str
+    embedded: str  # the embedded training images, as the printed line calls them
+
+    def store(self) -> None:
+        self.remote.folder.mkdir(parents=True, exist_ok=True)
+        for name, content in TINY_FILES.items():
+            (self.remote.folder / name).write_bytes(content)
 
 
-RNG = np.random.RandomState(0)
-TINY = {"train": (RNG.randint(0, 256, (40, 28, 28)), np.arange(40) % 10)}
-TINY["test"] = (RNG.randint(0, 256, (20, 28, 28)), np.arange(20)[::-1] % 10)
-TINY_FILES = {
-    f"{PREFIX[split]}-{what}-ubyte": idx(array)
-    for split, arrays in TINY.items()
-    for what, array in zip(("images-idx3", "labels-idx1"), arrays, strict=True)
-}
-
-
-@pytest.fixture
-def tiny(monkeypatch):
-    """In the place of MNIST a set of 40 + 20 images in the same format, in files with the same names."""
-    files = tuple(
-        RemoteFile(file.name, hashlib.sha256(TINY_FILES[file.name]).hexdigest(), 1_000, packed=True)
-        for file in MNIST.files
-    )
-    remote = replace(MNIST, files=files)
-    monkeypatch.setattr(data, "MNIST", remote)
-    monkeypatch.setitem(data.REMOTE_SETS, "mnist", remote)
-    return remote
-
-
-def store(remote) -> None:
-    remote.folder.mkdir(parents=True, exist_ok=True)
-    for name, content in TINY_FILES.items():
-        (remote.folder / name).write_bytes(content)
+@pytest.fixture(params=["MNIST", "FASHION_MNIST"])
+def tiny(request, monkeypatch) -> Tiny:
+    remote = tiny_set(getattr(data, request.param))
+    monkeypatch.setattr(data, request.param, remote)
+    monkeypatch.setitem(data.REMOTE_SETS, remote.name, remote)
+    if request.param == "MNIST":
+        return Tiny(remote, load_mnist, "digits", "embedded digits (scikit-learn), 1,029 training images")
+    return Tiny(remote, load_fashion_mnist, "garments", "drawn garments (embedded), 6,000 training images")
 
 
 @pytest.mark.parametrize("setting", ["auto", "real", ""])
 @pytest.mark.parametrize("split", SPLITS)
 def test_real_data_that_are_there(tiny, monkeypatch, capsys, setting, split):
     monkeypatch.setenv("LABS_DATA_SOURCE", setting)
-    store(tiny)
-    digits = load_mnist(split)
+    tiny.store()
+    digits = tiny.load(split)
     images, labels = TINY[split]
-    assert digits.source == "real"
+    assert digits.source == "real" and digits.parts is None
     assert digits.images.shape == (len(images), 1, 28, 28) and digits.images.dtype == np.float32
     assert np.array_equal(np.rint(digits.images[:, 0] * 255), images) and digits.images.max() <= 1
     assert digits.labels.tolist() == labels.tolist() and digits.labels.dtype == np.int64
     kind = {"train": "training", "test": "test"}[split]
-    assert capsys.readouterr().out == f"MNIST: real digits, {len(images)} {kind} images\n"
+    assert capsys.readouterr().out == (
+        f"{tiny.remote.title}: real {tiny.things}, {len(images)} {kind} images\n"
+    )
 
 
 def test_more_real_images_than_there_are(tiny):
-    store(tiny)
-    with pytest.raises(DataError, match=r"^The test split of MNIST \(real\) has 20 images and 21 were"):
-        load_mnist("test", 21)
+    tiny.store()
+    with pytest.raises(
+        DataError, match=rf"^The test split of {tiny.remote.title} \(real\) has 20 images and 21 were"
+    ):
+        tiny.load("test", 21)
 
 
 def test_embedded_means_embedded(tiny, embedded):
-    store(tiny)
-    assert load_mnist("test").source == "embedded"
+    tiny.store()
+    assert tiny.load("test").source == "embedded"
 
 
 def test_old_processed_files_are_not_trusted(tiny):
     """torchvision's MNIST class would load these, and nobody knows what they hold."""
     import torch
 
-    store(tiny)
-    processed = tiny.folder.parent / "processed"
+    tiny.store()
+    processed = tiny.remote.folder.parent / "processed"
     processed.mkdir()
     black = torch.zeros(5, 28, 28, dtype=torch.uint8), torch.zeros(5, dtype=torch.int64)
     for name in ("training.pt", "test.pt"):
         torch.save(black, processed / name)
-    assert len(load_mnist("train")) == 40
+    assert len(tiny.load("train")) == 40
 
 
 @pytest.mark.parametrize("name", TINY_FILES)
 @pytest.mark.parametrize("split", SPLITS)
 def test_damaged_file_offline(tiny, monkeypatch, capsys, name, split):
     """Whatever file it is, both splits are embedded: no lab may train on one source and test on the other."""
-    store(tiny)
-    (tiny.folder / name).write_bytes(TINY_FILES[name][:-1])
-    assert load_mnist(split).source == "embedded"
+    tiny.store()
+    (tiny.remote.folder / name).write_bytes(TINY_FILES[name][:-1])
+    assert tiny.load(split).source == "embedded"
     assert f"{name} is damaged" in capsys.readouterr().out
     monkeypatch.setenv("LABS_DATA_SOURCE", "real")
     with pytest.raises(DataError, match=f"{name} is damaged"):
-        load_mnist(split)
+        tiny.load(split)
 
 
 def test_nothing_there_and_no_network(tiny, monkeypatch, capsys):
-    assert load_mnist("train").source == "embedded"
+    assert tiny.load("train").source == "embedded"
     assert capsys.readouterr().out == (
-        "MNIST: embedded digits (scikit-learn), 1,029 training images "
-        f"[MNIST is not in {tiny.folder}, and no server answers (the network is blocked); "
-        "restart the kernel to try again]\n"
+        f"{tiny.remote.title}: {tiny.embedded} [{tiny.remote.title} is not in {tiny.remote.folder}, "
+        "and no server answers (the network is blocked); restart the kernel to try again]\n"
     )
     monkeypatch.setenv("LABS_DATA_SOURCE", "real")
     with pytest.raises(DataError, match=r"no server answers \(the network is blocked\); connect to"):
-        load_mnist("train")
+        tiny.load("train")
 
 
 def test_once_embedded_stays_embedded(tiny, capsys):
-    assert load_mnist("train").source == "embedded"
-    store(tiny)  # the network is back, say
-    assert load_mnist("test").source == "embedded"
+    assert tiny.load("train").source == "embedded"
+    tiny.store()  # the network is back, say
+    assert tiny.load("test").source == "embedded"
     first, second = capsys.readouterr().out.splitlines()
     assert first.endswith("restart the kernel to try again]") and second.endswith("[for the same reason]")
 
@@ -310,20 +342,21 @@ def test_download_on_the_way(tiny, monkeypatch, capsys):
 
     def send(url, part, size, bar, before):
         asked.append(url)
-        part.write_bytes(gzip.compress(TINY_FILES[url.rsplit("/", 1)[1].removesuffix(".gz")]))
+        part.write_bytes(TINY_PACKED[url.rsplit("/", 1)[1].removesuffix(".gz")])
 
     monkeypatch.setattr(download, "_download", send)
-    assert load_mnist("train").source == "real"
-    assert load_mnist("test").source == "real"
-    assert asked == [f"{MNIST.mirrors[0]}{name}.gz" for name in TINY_FILES]
-    assert capsys.readouterr().out.startswith("Downloading MNIST (0.0 MB) to ")
+    assert tiny.load("train").source == "real"
+    assert tiny.load("test").source == "real"
+    assert asked == [f"{tiny.remote.mirrors[0]}{name}.gz" for name in TINY_FILES]
+    assert capsys.readouterr().out.startswith(f"Downloading {tiny.remote.title} (0.0 MB) to ")
 
 
 @pytest.mark.parametrize("setting", ["reel", "Real", "none"])
-def test_wrong_setting(monkeypatch, setting):
+@pytest.mark.parametrize("load", LOADERS)
+def test_wrong_setting(monkeypatch, setting, load):
     monkeypatch.setenv("LABS_DATA_SOURCE", setting)
     with pytest.raises(DataError) as error:
-        load_mnist("train")
+        load("train")
     assert str(error.value) == f"LABS_DATA_SOURCE is '{setting}'; set it to auto, real or embedded."
 
 
@@ -331,15 +364,30 @@ def test_wrong_setting(monkeypatch, setting):
 REAL = Path(os.environ.get("LABS_DATA") or ROOT / "data")
 
 
-@pytest.mark.skipif(not (REAL / "MNIST").is_dir(), reason="real MNIST is neither in LABS_DATA nor in data/")
-def test_mnist_itself(monkeypatch):
+@pytest.fixture
+def real(monkeypatch):
     monkeypatch.setenv("LABS_DATA", str(REAL))
     monkeypatch.setenv("LABS_DATA_SOURCE", "real")
+
+
+@pytest.mark.skipif(not (REAL / "MNIST").is_dir(), reason="real MNIST is neither in LABS_DATA nor in data/")
+def test_mnist_itself(real):
     train, test = (load_mnist(split) for split in SPLITS)
     assert (len(train), len(test)) == (60_000, 10_000)
     assert train.labels[:8].tolist() == [5, 0, 4, 1, 9, 2, 1, 3] and test.labels[:4].tolist() == [7, 2, 1, 0]
     assert train.images.mean() == pytest.approx(0.1307, abs=1e-4)
     assert train.images.std() == pytest.approx(0.3081, abs=1e-4)
+
+
+@pytest.mark.skipif(not (REAL / "FashionMNIST").is_dir(), reason="no real Fashion-MNIST here either")
+def test_fashion_mnist_itself(real):
+    train, test = (load_fashion_mnist(split) for split in SPLITS)
+    assert (len(train), len(test)) == (60_000, 10_000)
+    assert train.labels[:8].tolist() == [9, 0, 0, 3, 0, 2, 7, 2] and test.labels[:4].tolist() == [9, 2, 1, 1]
+    assert train.images.mean() == pytest.approx(0.2860, abs=1e-4)
+    assert train.images.std() == pytest.approx(0.3530, abs=1e-4)
+    assert np.bincount(train.labels).tolist() == [6_000] * 10
+    assert load_fashion_mnist("train", 6_000).images.nbytes < 20e6  # and not a view of all 60,000
 
 
 # ------------------------------------------------------------------------------------------ around it
@@ -352,18 +400,21 @@ def test_readme_has_every_checksum():
     assert listed == [(f"{one.subfolder}/{file.name}", file.sha256) for one in sets for file in one.files]
 
 
-def test_mnist_is_small_enough_to_come_unasked():
-    assert download.megabytes(MNIST.size) == "11.6 MB" and MNIST.size < download.ASK_ABOVE
+def test_sets_are_small_enough_to_come_unasked():
+    sizes = [(remote.name, download.megabytes(remote.size)) for remote in data.REMOTE_SETS.values()]
+    assert sizes == [("mnist", "11.6 MB"), ("fashion-mnist", "30.9 MB")]
+    assert max(remote.size for remote in data.REMOTE_SETS.values()) < download.ASK_ABOVE
 
 
 def test_command_line(tiny, capsys):
+    name = tiny.remote.name
     assert data.main([]) == 0
-    assert capsys.readouterr().out == f"mnist: missing in {tiny.folder} (download: 0.0 MB)\n"
-    assert data.main(["mnist"]) == 1
+    assert f"{name}: missing in {tiny.remote.folder} (download: 0.0 MB)\n" in capsys.readouterr().out
+    assert data.main([name]) == 1
     assert "connect to the network" in capsys.readouterr().err
-    store(tiny)
-    assert data.main(["mnist"]) == 0
-    assert capsys.readouterr().out.startswith("mnist: present in ")
+    tiny.store()
+    assert data.main([name]) == 0
+    assert capsys.readouterr().out.startswith(f"{name}: present in ")
     with pytest.raises(SystemExit, match="2"):
         data.main(["mnits"])
-    assert "there is no set called mnits; choose from: mnist" in capsys.readouterr().err
+    assert "there is no set called mnits; choose from: mnist, fashion-mnist" in capsys.readouterr().err

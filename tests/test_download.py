@@ -14,89 +14,22 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from helpers import download
+from helpers import data, download
 from helpers.download import DataError, RemoteFile, RemoteSet, fetch
+from tests.local_data import TINY, TINY_FILES, TINY_PACKED, Server, tiny_set
 
 # Noise, so that gzip cannot shrink it and half a download is half of the data.
 CONTENT = {"one": random.Random(1).randbytes(300_000), "two": random.Random(2).randbytes(1_000)}
 PACKED = {f"/{name}.gz": gzip.compress(content, mtime=0) for name, content in CONTENT.items()}
-OTHER = {path: gzip.compress(bytes(reversed(CONTENT[path[1:-3]])), mtime=0) for path in PACKED}
-
-
-class Server(ThreadingHTTPServer):
-    """Serves PACKED in the manner of `mode`; `seen` lists (path, first byte asked for) of every GET."""
-
-    daemon_threads = True
-    request_queue_size = 20
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.mode = "fine"
-        self.seen: list[tuple[str, int]] = []
-        self.released = threading.Event()
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/"
-
-    def handle_error(self, request, client_address) -> None:
-        pass  # clients that were killed or lost patience
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def do_HEAD(self) -> None:
-        if self.server.mode == "dead":
-            self.server.released.wait(30)
-        self.send_response(200)
-        self.end_headers()
-
-    def do_GET(self) -> None:
-        mode, body = self.server.mode, PACKED[self.path]
-        start = int(self.headers.get("Range", "bytes=0-")[len("bytes=") : -1])
-        self.server.seen.append((self.path, start))
-        if mode == "gone":
-            return self.send_error(404)
-        if mode == "login page":
-            body = b"<html>Please log in to the school's network</html>" * (len(body) // 40)
-        if mode == "wrong bytes":
-            body = body[:-100] + bytes(100)
-        if mode == "other content":
-            body = OTHER[self.path]
-        if mode == "no ranges":
-            start = 0
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(body) - start))
-        self.end_headers()
-        if mode == "silent":
-            self.server.released.wait(30)
-        elif mode in ("trickle", "slow"):
-            size, pause = (10, 0.02) if mode == "trickle" else (30_000, 0.1)
-            for at in range(start, len(body), size):
-                self.wfile.write(body[at : at + size])
-                time.sleep(pause)
-        elif mode == "cut":
-            self.wfile.write(body[start : (start + len(body)) // 2])
-        elif mode == "cut once":
-            self.server.mode = "fine"
-            self.wfile.write(body[start : (start + len(body)) // 2])
-        else:
-            self.wfile.write(body[start:])
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    server = Server()
+    server = Server(PACKED)
     yield server
     server.released.set()
     server.shutdown()
@@ -248,7 +181,7 @@ def test_server_that_fails(remote, server, impatient, mode, why):
 
 @pytest.mark.parametrize("mode", ["wrong bytes", "gone", "cut", "dead"])
 def test_second_mirror_helps_out(remote, server, impatient, mode):
-    first = Server()
+    first = Server(PACKED)
     first.mode = mode
     fetch(replace(remote, mirrors=(first.address, server.address)))
     first.released.set()
@@ -258,7 +191,7 @@ def test_second_mirror_helps_out(remote, server, impatient, mode):
 
 
 def test_all_problems_are_told_when_they_differ(remote, server):
-    other = Server()
+    other = Server(PACKED)
     other.mode, server.mode = "gone", "wrong bytes"
     with pytest.raises(DataError, match=r"127.0.0.1:\d+: HTTP status 404, 127.0.0.1:\d+: wrong checksum"):
         fetch(replace(remote, mirrors=(other.address, server.address)))
@@ -420,3 +353,68 @@ def test_data_folder(monkeypatch, tmp_path):
 def test_error_survives_pickling():
     error = pickle.loads(pickle.dumps(DataError("it rains", "stay at home")))
     assert str(error) == "it rains; stay at home." and error.reason == "it rains"
+
+
+# The sets of the labs, loaded as a lab loads them, through the same server.
+
+
+@pytest.fixture(params=[("MNIST", data.load_mnist), ("FASHION_MNIST", data.load_fashion_mnist)])
+def lab(request, tmp_path, monkeypatch):
+    """A tiny set on the server in the place of a real one, and how a lab loads it."""
+    name, load = request.param
+    server = Server({f"/{file}.gz": content for file, content in TINY_PACKED.items()})
+    remote = replace(tiny_set(getattr(data, name)), mirrors=(server.address,))
+    monkeypatch.setattr(data, name, remote)
+    monkeypatch.setattr(data, "_given_up", set())
+    monkeypatch.setenv("LABS_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("LABS_DATA_SOURCE", raising=False)
+    yield server, remote, load
+    server.released.set()
+    server.shutdown()
+    server.server_close()
+
+
+def assert_real(images: data.ImageSet) -> None:
+    assert images.source == "real" and images.labels.tolist() == TINY[images.split][1].tolist()
+
+
+@pytest.mark.parametrize("mode", ["fine", "slow", "cut once", "no ranges"])
+def test_lab_downloads(lab, mode):
+    server, remote, load = lab
+    server.mode = mode
+    assert_real(load("train"))
+    count = len(server.seen)
+    assert_real(load("test"))
+    assert len(server.seen) == count, "the second split must not download again"
+    assert left_in(remote) == set(TINY_FILES)
+
+
+@pytest.mark.parametrize(
+    "mode, why",
+    [
+        ("cut", "cut off after"),
+        ("wrong bytes", "wrong checksum"),
+        ("other content", "wrong checksum"),
+        ("login page", "wrong checksum"),
+        ("gone", "HTTP status 404"),
+        ("silent", "no answer within 1 s"),
+        ("trickle", "slower than"),
+        ("dead", "no server answers"),
+    ],
+)
+def test_lab_falls_back_and_says_why(lab, impatient, monkeypatch, capsys, mode, why):
+    server, remote, load = lab
+    server.mode = mode
+    for split in ("train", "test"):
+        assert load(split).source == "embedded"
+    first, second = (
+        line for line in capsys.readouterr().out.splitlines() if line.startswith(remote.title + ": ")
+    )
+    assert why in first and first.endswith("restart the kernel to try again]")
+    assert second.endswith("[for the same reason]")
+    monkeypatch.setenv("LABS_DATA_SOURCE", "real")
+    with pytest.raises(DataError, match=why):
+        load("train")
+    server.mode = "fine"  # nothing that was left behind is in the way
+    assert_real(load("train"))
+    assert left_in(remote) == set(TINY_FILES)
