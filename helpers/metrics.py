@@ -10,17 +10,36 @@ from numpy.typing import NDArray
 Array = NDArray[np.floating]
 
 
-def ink_share(maps: Array, images: Array, threshold: float = 0.2) -> Array:
-    """Share of a map's positive mass that lies on ink, that is, on pixels brighter than `threshold`.
+def blank_rate(maps: Array) -> float:
+    """Share of maps without any positive value: after Grad-CAM's ReLU nothing is left of them to draw.
 
-    maps: (B, H, W), negative values count as 0; images: (B, 1, H, W) in [0, 1] -> (B,) in [0, 1]; a map
-    without any positive value scores 0. By chance, a uniform map scores the ink's share of the area.
-    Misleading alone: the gradient of any net, trained or not, gathers around ink.
+    maps: (B, h, w), before or after the ReLU, NumPy or PyTorch -> from 0 to 1. Says nothing about the maps
+    that are not blank; report it beside every other measure, which cannot be computed for a blank map.
+    """
+    blank = (maps <= 0).all(axis=(1, 2))
+    return float(blank.sum()) / len(maps)
+
+
+def energy_inside(maps: Array, masks: NDArray[np.bool_]) -> Array:
+    """Share of each map's positive mass that lies inside its mask.
+
+    maps: (B, H, W), negative values count as 0; masks: (B, H, W), true inside -> (B,) in [0, 1]; a blank map
+    scores 0. By chance, a uniform map scores the mask's share of the area. Misleading alone: where the
+    background is black, the maps of an untrained net gather inside too, and inside is only plausible, not yet
+    what the net uses (energy-based pointing game: Wang et al. 2020, section 4.2).
     """
     positive = np.maximum(maps, 0)
     total = positive.sum(axis=(1, 2))
-    on_ink = (positive * (images[:, 0] > threshold)).sum(axis=(1, 2))
-    return np.divide(on_ink, total, out=np.zeros_like(total), where=total > 0)
+    inside = (positive * masks).sum(axis=(1, 2))
+    return np.divide(inside, total, out=np.zeros_like(total), where=total > 0)
+
+
+def ink_share(maps: Array, images: Array, threshold: float = 0.2) -> Array:
+    """`energy_inside` of ink, that is, of the pixels brighter than `threshold`.
+
+    maps: (B, H, W); images: (B, 1, H, W) in [0, 1] -> (B,) in [0, 1].
+    """
+    return energy_inside(maps, images[:, 0] > threshold)
 
 
 def deletion_curve(

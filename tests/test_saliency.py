@@ -81,6 +81,22 @@ def test_ink_share_by_hand():
     np.testing.assert_allclose(metrics.ink_share(maps, images), [3 / 6, 0, 1])
 
 
+def test_energy_inside_by_hand():
+    maps = np.array([[[1.0, 3.0], [-9.0, 4.0]], [[-1.0, -2.0], [0.0, 0.0]], [[5.0, 0.0], [0.0, 0.0]]])
+    masks = np.array([[[True, False], [True, True]], [[True] * 2] * 2, [[False, True], [True, True]]])
+    np.testing.assert_allclose(metrics.energy_inside(maps, masks), [5 / 8, 0, 0])
+    even = np.ones_like(maps)
+    np.testing.assert_allclose(metrics.energy_inside(even, masks), masks.mean(axis=(1, 2)))
+
+
+@pytest.mark.parametrize("form", [np.asarray, torch.tensor], ids=["NumPy", "PyTorch"])
+def test_blank_rate_by_hand(form):
+    negative, zero, mostly = [[-1.0, -2.0]], [[0.0, 0.0]], [[-100.0, 1e-30]]
+    assert metrics.blank_rate(form([negative, zero, mostly, [[1.0, 2.0]]])) == 0.5
+    assert metrics.blank_rate(form([mostly])) == 0 and metrics.blank_rate(form([zero])) == 1
+    assert type(metrics.blank_rate(form([zero]))) is float
+
+
 def test_deletion_curve_by_hand():
     """Predicts class 1 while the sum of the picture is above 2.5."""
 

@@ -1,0 +1,111 @@
+"""`helpers.training`, and how well lab 02's networks learn garments."""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.data import load_fashion_mnist
+from helpers.models import fashion_gap_net, fashion_net
+from helpers.training import fit, logits_of
+
+REAL = Path(os.environ.get("LABS_DATA") or Path(__file__).parents[1] / "data")
+
+
+@pytest.fixture
+def garments(monkeypatch):
+    """1,000 drawn training images and 200 test images."""
+    monkeypatch.setenv("LABS_DATA_SOURCE", "embedded")
+    return load_fashion_mnist("train", 1_000), load_fashion_mnist("test", 200)
+
+
+def trained(make, garments, **settings):
+    torch.manual_seed(0)
+    net = make()
+    return net, fit(net, *garments, **settings)
+
+
+def test_history_and_printed_lines(garments, capsys):
+    capsys.readouterr()
+    net, history = trained(fashion_gap_net, garments, epochs=2, batch=64, learning_rate=0.01)
+    assert len(history.train_loss) == len(history.test_loss) == len(history.test_accuracy) == 2
+    assert history.train_loss[1] < history.train_loss[0]
+    assert not net.training
+    out, err = capsys.readouterr()
+    assert err == "", "JupyterLab paints stderr red"
+    line = r"^epoch 2: training loss ~\d\.\d\d, test loss ~\d+\.\d\d, test accuracy ~\d+ %$"
+    assert re.search(line, out, re.M)
+    test = garments[1]
+    right = logits_of(net, torch.from_numpy(test.images)).argmax(dim=1).numpy() == test.labels
+    assert history.test_accuracy[-1] == pytest.approx(right.mean())
+
+
+def test_order_depends_on_the_seed_alone(garments):
+    weights = []
+    for order, noise in ((0, 1), (0, 2), (1, 1)):
+        torch.manual_seed(0)
+        net = fashion_gap_net()
+        torch.manual_seed(noise)
+        fit(net, *garments, epochs=1, seed=order)
+        weights.append(net.linear.weight.detach())
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+def test_one_cycle_rises_and_falls_once_over_all_batches(garments, monkeypatch):
+    rates = []
+
+    class Recorded(torch.optim.lr_scheduler.OneCycleLR):
+        def step(self, *args):
+            super().step(*args)
+            rates.append(self.get_last_lr()[0])
+
+    monkeypatch.setattr(torch.optim.lr_scheduler, "OneCycleLR", Recorded)
+    trained(fashion_gap_net, garments, epochs=2, batch=100, learning_rate=0.01, one_cycle=True)
+    rates = np.array(rates[:-1])  # the last step comes after the last batch
+    assert len(rates) == 2 * 10
+    top = rates.argmax()
+    assert 0 < top < 10 and rates.max() == pytest.approx(0.01, rel=0.1)
+    assert (np.diff(rates[: top + 1]) > 0).all() and (np.diff(rates[top:]) < 0).all()
+    assert rates[-1] < 0.001
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_logits_of_leaves_the_net_as_it_was(mode):
+    net = fashion_gap_net().train(mode)
+    images = torch.rand(1_201, 1, 28, 28)  # more than one pass, the last one short
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    logits = logits_of(net, images)
+    assert net.training is mode and not logits.requires_grad
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    torch.testing.assert_close(logits[1_200:], net.eval()(images[1_200:]).detach())
+
+
+def test_mode_is_restored_after_a_failure():
+    net = fashion_gap_net().train()
+    with pytest.raises(RuntimeError):
+        logits_of(net, torch.rand(2, 3, 28, 28))
+    assert net.training
+
+
+def test_drawn_garments_can_be_learned_in_three_epochs(monkeypatch):
+    monkeypatch.setenv("LABS_DATA_SOURCE", "embedded")
+    garments = load_fashion_mnist("train"), load_fashion_mnist("test", 1_000)
+    assert len(garments[0]) == 6_000
+    _, history = trained(fashion_net, garments, epochs=3)
+    assert history.test_accuracy[-1] >= 0.88  # .936 to .954 for five seeds
+    _, history = trained(fashion_gap_net, garments, epochs=3, batch=64, learning_rate=0.01, one_cycle=True)
+    assert history.test_accuracy[-1] >= 0.90
+
+
+@pytest.mark.skipif(not (REAL / "FashionMNIST").is_dir(), reason="real Fashion-MNIST is not in LABS_DATA")
+def test_fashion_mnist_can_be_learned_in_two_epochs(monkeypatch):
+    """Minutes on one core, so the longest test there is."""
+    monkeypatch.setenv("LABS_DATA", str(REAL))
+    monkeypatch.setenv("LABS_DATA_SOURCE", "real")
+    garments = load_fashion_mnist("train"), load_fashion_mnist("test")
+    assert np.unique(garments[0].labels).tolist() == list(range(10)) and len(garments[0]) == 60_000
+    _, history = trained(fashion_net, garments, epochs=2)
+    assert history.test_accuracy[-1] >= 0.85
