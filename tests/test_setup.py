@@ -327,3 +327,12 @@ def test_targets_that_are_named_exist():
         named = set(re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE))
         assert named and named <= targets, named - targets
     assert targets - {"help"} <= set(re.findall(r"^## make ([a-z-]+)", MAKEFILE, re.MULTILINE))
+
+
+def test_pytest_alone_finds_what_tests_share():
+    """README's other ways start `pytest`; only `python -m pytest` puts this folder on the path by itself."""
+    pytest_script = Path(sys.executable).with_name("pytest")
+    command = [pytest_script, "--collect-only", "-q", "tests/test_data.py", "tests/test_saliency.py"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
