@@ -77,9 +77,13 @@ def observe(
     fn: Callable[..., object],
     args: tuple,
     names: tuple[str, ...],
+    probe: Callable[[object], object] | None = None,
     may_change: frozenset[str] = frozenset(),
 ) -> Outcome:
-    """Call `fn` on a deep copy of `args`. Parts in `may_change` are not reported as changed."""
+    """Call `fn` on a deep copy of `args`, then `probe` on its result.
+
+    Parts in `may_change` are not reported as changed.
+    """
     args = copy.deepcopy(args)
     before = dict(_parts(args, names))
     random.seed(0)  # a function that draws from a global generator by mistake does so the same way each time
@@ -88,7 +92,8 @@ def observe(
         torch.default_generator.manual_seed(0)
     value, error = Other("None"), None
     try:
-        value = _value(fn(*args))
+        result = fn(*args)
+        value = _value(probe(result) if probe else result)
     except KeyboardInterrupt:  # the time limit, or the user
         raise
     except BaseException as e:  # noqa: B036  (SystemExit too: exit() in an answer must not end the kernel)
