@@ -25,8 +25,9 @@ test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(PYTEST) --dist=worksteal tests
 	LABS_DATA_SOURCE=embedded $(PYTEST) --nbval solutions labs
-	@if [ -d "$$LABS_DATA/MNIST/raw" ]; then set -x; LABS_DATA_SOURCE=real $(PYTEST) --nbval-lax solutions; \
-	else echo "Not run on real data; name a folder that has MNIST/raw: make test LABS_DATA=..."; fi
+	@if [ -d "$$LABS_DATA/MNIST/raw" ] && [ -d "$$LABS_DATA/FashionMNIST/raw" ]; then \
+	set -x; LABS_DATA_SOURCE=real $(PYTEST) --nbval-lax solutions; else echo "Not run on real data; name a" \
+	"folder that has MNIST/raw and FashionMNIST/raw: make test LABS_DATA=..."; fi
 
 ## make release      write labs/ from solutions/
 release: $(INSTALLED)

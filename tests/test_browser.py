@@ -1,4 +1,4 @@
-"""Lab 01 as a student meets it: JupyterLab in a real browser, all cells run, then a wrong answer typed in.
+"""A lab as a student meets it: JupyterLab in a real browser, all cells run, then a wrong answer typed in.
 
 Needs Playwright (the extra "browser") and Chromium. Without them the test is skipped, or with CI=true fails.
 """
@@ -20,14 +20,14 @@ import pytest
 
 from helpers.course import notebooks
 
-LAB = "01_numpy_saliency.ipynb"
-KEY = "1.1"
+# Of each lab the exercise that is answered wrongly.
+LABS = {"01_numpy_saliency.ipynb": "1.1", "02_fashion_mnist_gradcam.ipynb": "2.3"}
 # Makes the first known mistake of the exercise, whatever that is.
-WRONG_ANSWER = f'''@exercise("{KEY}")
+WRONG_ANSWER = """@exercise("{key}")
 def wrong(*arguments):
     from helpers.exercises import registry
-    return registry["{KEY}"].mistakes[0].wrong(*arguments)
-'''
+    return registry["{key}"].mistakes[0].wrong(*arguments)
+"""
 
 START, RUN_ALL, RUN_ONE = 120, 300, 60  # seconds
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -161,8 +161,8 @@ def failed_cells(page, path: Path) -> list[str]:
     ]
 
 
-def run_lab(page, address: str, folder: Path, name: str, diagnosis: str) -> None:
-    """Open a lab, run all of it, look at it, then answer exercise KEY wrongly and read the diagnosis."""
+def run_lab(page, address: str, folder: Path, name: str, key: str, diagnosis: str) -> None:
+    """Open a lab, run all of it, look at it, then answer exercise `key` wrongly and read the diagnosis."""
     page.goto(f"{address}/lab/tree/{name}?reset", wait_until="domcontentloaded")
     page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell", timeout=START * 1000)
     wait_until(lambda: kernel_is_idle(address), START, "the kernel starts")
@@ -186,15 +186,15 @@ def run_lab(page, address: str, folder: Path, name: str, diagnosis: str) -> None
     assert images, "no picture is shown"
     assert [image for image in images if not (image["alt"] and image["width"])] == []
 
-    cell = page.locator(".jp-NotebookPanel .jp-CodeCell").filter(has_text=f'@exercise("{KEY}")')
+    cell = page.locator(".jp-NotebookPanel .jp-CodeCell").filter(has_text=f'@exercise("{key}")')
     cell.locator(".cm-content").click()
     page.keyboard.press("ControlOrMeta+A")
-    page.keyboard.insert_text(WRONG_ANSWER)
+    page.keyboard.insert_text(WRONG_ANSWER.format(key=key))
     page.keyboard.press("Shift+Enter")
     cell.locator(".jp-Cell-outputArea").get_by_text(diagnosis).wait_for(timeout=RUN_ONE * 1000)
 
 
-def try_lab(folder: Path, home: Path, name: str, diagnosis: str) -> None:
+def try_lab(folder: Path, home: Path, name: str, key: str, diagnosis: str) -> None:
     """`run_lab` in a fresh JupyterLab and browser. A failure names a screenshot and the server's log."""
     from playwright.sync_api import sync_playwright
 
@@ -203,7 +203,7 @@ def try_lab(folder: Path, home: Path, name: str, diagnosis: str) -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
         try:
-            run_lab(page, address, folder, name, diagnosis)
+            run_lab(page, address, folder, name, key, diagnosis)
         except Exception as error:
             page.screenshot(path=screenshot)
             tail = "".join(log.read_text(encoding="utf-8").splitlines(keepends=True)[-20:])
@@ -212,7 +212,8 @@ def try_lab(folder: Path, home: Path, name: str, diagnosis: str) -> None:
             browser.close()
 
 
-def test_lab_01_in_the_browser(tmp_path):
+@pytest.mark.parametrize("name, key", LABS.items())
+def test_lab_in_the_browser(name, key, tmp_path):
     if reason := missing():
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
     from helpers.exercises import registry
@@ -220,8 +221,12 @@ def test_lab_01_in_the_browser(tmp_path):
     work, home = tmp_path / "work", tmp_path / "home"
     work.mkdir()
     home.mkdir()
-    shutil.copy(notebooks.LABS / LAB, work / LAB)
-    try_lab(work, home, LAB, registry[KEY].mistakes[0].sentence.replace("`", ""))
+    shutil.copy(notebooks.LABS / name, work / name)
+    try_lab(work, home, name, key, registry[key].mistakes[0].sentence.replace("`", ""))
+
+
+def test_every_lab_is_tried():
+    assert set(LABS) == {path.name for path in notebooks.LABS.glob("*.ipynb")}
 
 
 @pytest.mark.parametrize("ci, outcome", [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])
@@ -229,4 +234,4 @@ def test_without_a_browser_only_ci_fails(ci, outcome, tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "CHROMIUM", None)
     monkeypatch.setenv("CI", ci)
     with pytest.raises(outcome, match="is not installed"):
-        test_lab_01_in_the_browser(tmp_path)
+        test_lab_in_the_browser(*next(iter(LABS.items())), tmp_path)

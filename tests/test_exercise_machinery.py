@@ -387,6 +387,17 @@ def test_not_attempted_means_the_function_itself() -> None:
         assert found.status == "error" and found.notes[0].startswith("NotImplementedError"), found
 
 
+def test_an_operation_that_pytorch_lacks_is_an_error() -> None:
+    def mean_of_true_and_false(grad_out, x):
+        return torch.tensor(x > 0).mean()
+
+    with pytest.raises(Exception) as raised:
+        torch.tensor([True]).mean()
+    found = check("90.1", mean_of_true_and_false)
+    assert found.status == "error"
+    assert found.notes[0].startswith(f"{raised.type.__name__}: {str(raised.value)[:20]}"), found
+
+
 def test_an_error_names_type_message_line_and_inputs() -> None:
     def fails(grad_out, x):
         return grad_out[object()]

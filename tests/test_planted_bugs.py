@@ -1,4 +1,4 @@
-"""Pictures and live numbers are not compared: does a strict run of lab 01 notice a bug in the helpers at all?
+"""Pictures and live numbers are not compared: does a strict run of a lab notice a bug in the helpers at all?
 
 Each bug is planted in a copy of this project's tree, by one substitution, and must make the strict run fail.
 """
@@ -13,52 +13,85 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output, writes
 
 from helpers.course import notebooks
 
-LAB = "01_numpy_saliency.ipynb"
-
-# name: (file in helpers/, text that stands there exactly once, the bug in its place)
-PLANTED: dict[str, tuple[str, str, str]] = {
-    "no ReLU in the backward pass": ("numpy_nn.py", "return grad_out * (x > 0)", "return grad_out * 1.0"),
-    "no ReLU in the forward pass": ("numpy_nn.py", "return np.maximum(x, 0)", "return x"),
-    "logit as seed": (
-        "saliency.py",
-        "np.arange(len(logits)), classes] = 1",
-        "np.arange(len(logits)), classes] = logits.max()",
-    ),
-    "maximum over the images": (
-        "saliency.py",
-        "np.abs(gradient).max(axis=1)",
-        "np.abs(gradient).max(axis=0)",
-    ),
-    "weights averaged over channels": (
-        "saliency.py",
-        "weights = gradients.mean(axis=(2, 3), keepdims=True)",
-        "weights = gradients.mean(axis=1, keepdims=True)",
-    ),
-    "min-max scaling": (
-        "overlay.py",
-        "positive = np.maximum(maps, 0)",
-        "positive = maps - maps.min(axis=(1, 2), keepdims=True)",
-    ),
-    "transposed overlay": (
-        "overlay.py",
-        "share = alpha * np.where(unit_map >= threshold, unit_map, 0)[..., None]",
-        "share = alpha * np.where(unit_map >= threshold, unit_map, 0).T[..., None]",
-    ),
-    "upside-down overlay": (
-        "overlay.py",
-        "return (1 - share) * picture + share * colour(unit_map)",
-        "return (1 - share[::-1]) * picture + (share * colour(unit_map))[::-1]",
-    ),
-    "HiResCAM averages": (
-        "saliency.py",
-        "return (gradients * activations).sum(axis=1)",
-        "return (gradients.mean(axis=(2, 3), keepdims=True) * activations).sum(axis=1)",
-    ),
-    "momentum with the wrong sign": (
-        "numpy_nn.py",
-        "velocity += parameter.grad",
-        "velocity -= parameter.grad",
-    ),
+# of each lab, name: (file in helpers/, text that stands there exactly once, the bug in its place)
+PLANTED: dict[str, dict[str, tuple[str, str, str]]] = {
+    "01_numpy_saliency.ipynb": {
+        "no ReLU in the backward pass": ("numpy_nn.py", "return grad_out * (x > 0)", "return grad_out * 1.0"),
+        "no ReLU in the forward pass": ("numpy_nn.py", "return np.maximum(x, 0)", "return x"),
+        "logit as seed": (
+            "saliency.py",
+            "np.arange(len(logits)), classes] = 1",
+            "np.arange(len(logits)), classes] = logits.max()",
+        ),
+        "maximum over the images": (
+            "saliency.py",
+            "np.abs(gradient).max(axis=1)",
+            "np.abs(gradient).max(axis=0)",
+        ),
+        "weights averaged over channels": (
+            "saliency.py",
+            "weights = gradients.mean(axis=(2, 3), keepdims=True)",
+            "weights = gradients.mean(axis=1, keepdims=True)",
+        ),
+        "min-max scaling": (
+            "overlay.py",
+            "positive = np.maximum(maps, 0)",
+            "positive = maps - maps.min(axis=(1, 2), keepdims=True)",
+        ),
+        "transposed overlay": (
+            "overlay.py",
+            "share = alpha * np.where(unit_map >= threshold, unit_map, 0)[..., None]",
+            "share = alpha * np.where(unit_map >= threshold, unit_map, 0).T[..., None]",
+        ),
+        "upside-down overlay": (
+            "overlay.py",
+            "return (1 - share) * picture + share * colour(unit_map)",
+            "return (1 - share[::-1]) * picture + (share * colour(unit_map))[::-1]",
+        ),
+        "HiResCAM averages": (
+            "saliency.py",
+            "return (gradients * activations).sum(axis=1)",
+            "return (gradients.mean(axis=(2, 3), keepdims=True) * activations).sum(axis=1)",
+        ),
+        "momentum with the wrong sign": (
+            "numpy_nn.py",
+            "velocity += parameter.grad",
+            "velocity -= parameter.grad",
+        ),
+    },
+    "02_fashion_mnist_gradcam.ipynb": {
+        "no step": (
+            "training.py",
+            "torch.optim.Adam(net.parameters(), learning_rate)",
+            "torch.optim.Adam(net.parameters(), 0.0)",
+        ),
+        "weights from the activations": (
+            "sequential_cam.py",
+            "weights = gradients.mean(dim=(2, 3))",
+            "weights = activations.mean(dim=(2, 3))",
+        ),
+        "one pixel below zero is blank": (
+            "metrics.py",
+            "(maps <= 0).all(axis=(1, 2))",
+            "(maps <= 0).any(axis=(1, 2))",
+        ),
+        "probability instead of logit": (
+            "sequential_cam.py",
+            "score = logits.gather(1, classes[:, None]).sum()",
+            "score = logits.softmax(1).gather(1, classes[:, None]).sum()",
+        ),
+        "class 0 taken for none": (
+            "sequential_cam.py",
+            "if classes is None:",
+            "if classes is None or (isinstance(classes, int) and not classes):",
+        ),
+        "no ReLU at the end": ("sequential_cam.py", "return maps.clamp(min=0)", "return maps"),
+        "the average's factor forgotten": (
+            "sequential_cam.py",
+            "return cam, grad_cam, size * (gradients * activations).sum(dim=1)",
+            "return cam, grad_cam, (gradients * activations).sum(dim=1)",
+        ),
+    },
 }
 
 
@@ -87,15 +120,23 @@ def noticed(done: CompletedProcess) -> bool:
     )
 
 
-def test_there_are_ten_bugs():
-    assert len(PLANTED) >= 10
+def test_every_lab_has_bugs():
+    assert set(PLANTED) == {path.name for path in notebooks.SOLUTIONS.glob("*.ipynb")}
+    assert min(map(len, PLANTED.values())) >= 5
 
 
-@pytest.mark.parametrize("file, old, new", PLANTED.values(), ids=PLANTED)
-def test_strict_run_notices(file, old, new, course_copy, run_in):
-    shutil.copy(notebooks.SOLUTIONS / LAB, course_copy / "solutions" / LAB)
+@pytest.mark.parametrize(
+    "lab, file, old, new",
+    [
+        pytest.param(lab, *bug, id=f"{lab[:2]}: {name}")
+        for lab, bugs in PLANTED.items()
+        for name, bug in bugs.items()
+    ],
+)
+def test_strict_run_notices(lab, file, old, new, course_copy, run_in):
+    shutil.copy(notebooks.SOLUTIONS / lab, course_copy / "solutions" / lab)
     plant(course_copy, file, old, new)
-    done = run_strictly(run_in, course_copy, LAB)
+    done = run_strictly(run_in, course_copy, lab)
     assert noticed(done), done.stdout + done.stderr
 
 

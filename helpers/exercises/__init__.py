@@ -148,9 +148,9 @@ def check(key: str, fn: Callable[..., object]) -> Verdict:
     Raises UnknownExercise for a key that does not exist, and KeyboardInterrupt if the user interrupts.
     """
     ex = registry[key]
-    cases = [args for seed in SEEDS for args in ex.cases(np.random.default_rng(seed))]
     names = tuple(inspect.signature(ex.reference).parameters)
     with _check.undisturbed():
+        cases = [args for seed in SEEDS for args in ex.cases(np.random.default_rng(seed))]
         expected = [_check.observe(ex.reference, args, names, ex.probe) for args in cases]
 
         def observe_all(answer: Callable[..., object]) -> Iterator[_check.Outcome]:

@@ -6,6 +6,7 @@ PyTorch is used where it has been imported already and is never imported here.
 import _thread
 import contextlib
 import copy
+import dis
 import functools
 import inspect
 import random
@@ -186,11 +187,21 @@ def low_precision(*objects: object) -> bool:
 
 
 def not_attempted(error: BaseException | None, fn: Callable[..., object]) -> bool:
-    """Whether `error` is a NotImplementedError raised in the body of `fn` itself, not in what it calls."""
+    """Whether `error` is a NotImplementedError that a `raise` in the body of `fn` itself has raised.
+
+    PyTorch raises them too: compiled code has no frame of its own, so the last one is the caller's.
+    """
     if not isinstance(error, NotImplementedError) or error.__traceback__ is None:
         return False
-    *_, last = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
-    return last.f_code is _code(fn)
+    *_, last = _steps(error.__traceback__)
+    code = last.tb_frame.f_code
+    return code is _code(fn) and code.co_code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+
+
+def _steps(step: types.TracebackType | None) -> Iterator[types.TracebackType]:
+    while step is not None:
+        yield step
+        step = step.tb_next
 
 
 def has_code_above_the_stub(fn: Callable[..., object]) -> bool:
@@ -312,7 +323,10 @@ def within(limit: float, call: Callable[[], Any]) -> Any:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Put back afterwards: random states, NumPy's error state, PyTorch's grad mode. Silences warnings."""
+    """Put back afterwards: random states, NumPy's error state, PyTorch's grad mode and number of threads.
+
+    Silences warnings.
+    """
     torch = sys.modules.get("torch")
     python_state, numpy_state = random.getstate(), np.random.get_state()
     with contextlib.ExitStack() as stack:
@@ -325,4 +339,7 @@ def undisturbed() -> Iterator[None]:
             gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
             stack.enter_context(torch.random.fork_rng(devices=gpus))
             stack.enter_context(torch.enable_grad())
+            # inputs are small, and where other programs use the cores, threads wait for one another
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(1)
         yield
