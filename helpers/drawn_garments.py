@@ -84,9 +84,12 @@ def draw_garments(
     labels = np.zeros(len(wanted), np.int64)
     parts = np.zeros_like(images)
     blocks: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    order = np.argsort(
+        wanted, kind="stable"
+    )  # numbers of one block together: their random numbers are drawn once
     for start in range(0, len(wanted), BLOCK * CHUNK):
-        chosen = wanted[start : start + BLOCK * CHUNK]
-        here = slice(start, start + len(chosen))
+        here = order[start : start + BLOCK * CHUNK]
+        chosen = [wanted[i] for i in here]
         blocks = {block: blocks.get(block) or _block(seed, block) for block in {i // BLOCK for i in chosen}}
         labels[here] = [blocks[i // BLOCK][0][i % BLOCK] for i in chosen]
         randoms = np.stack([blocks[i // BLOCK][1][i % BLOCK] for i in chosen])

@@ -26,7 +26,7 @@ def energy_inside(maps: Array, masks: NDArray[np.bool_]) -> Array:
     maps: (B, H, W), negative values count as 0; masks: (B, H, W), true inside -> (B,) in [0, 1]; a blank map
     scores 0. By chance, a uniform map scores the mask's share of the area. Misleading alone: where the
     background is black, the maps of an untrained net gather inside too, and inside is only plausible, not yet
-    what the net uses (energy-based pointing game: Wang et al. 2020, section 4.2).
+    what the net uses (energy-based pointing game: Wang et al. 2020, Score-CAM).
     """
     positive = np.maximum(maps, 0)
     total = positive.sum(axis=(1, 2))

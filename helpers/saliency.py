@@ -50,7 +50,7 @@ def class_activation_map(activations: Array, gradients: Array) -> Array:
 
 
 def hires_cam(activations: Array, gradients: Array) -> Array:
-    """HiResCAM: the same sum without the averaging, so each position keeps its own weight.
+    """HiResCAM: the same sum without the averaging, so each position keeps its own weight. Takes tensors too.
 
     activations, gradients: A and G, (B, C, h, w) -> (B, h, w), with signs (Draelos, Carin 2020).
     If only ReLU, max-pooling, averaging and one linear layer follow A, the map adds up to logit - bias.

@@ -23,6 +23,26 @@ def test_fastest_device_is_picked(monkeypatch, cuda, mps, chosen):
     assert pick_device() == torch.device(chosen)
 
 
+@pytest.fixture
+def tf32():
+    """TF32 switched on for the test."""
+    places = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [place.allow_tf32 for place in places]
+    for place in places:
+        place.allow_tf32 = True
+    yield places
+    for place, value in zip(places, before, strict=True):
+        place.allow_tf32 = value
+
+
+@pytest.mark.parametrize("cuda", [True, False])
+def test_all_digits_are_kept_on_nvidia(monkeypatch, tf32, cuda):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    pick_device()
+    assert [place.allow_tf32 for place in tf32] == [not cuda, not cuda]
+
+
 def test_same_seed_gives_the_same_numbers():
     def draw() -> tuple[float, float, float]:
         return random.random(), np.random.rand(), torch.rand(1).item()

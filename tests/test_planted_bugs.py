@@ -70,11 +70,6 @@ PLANTED: dict[str, dict[str, tuple[str, str, str]]] = {
             "weights = gradients.mean(dim=(2, 3))",
             "weights = activations.mean(dim=(2, 3))",
         ),
-        "one pixel below zero is blank": (
-            "metrics.py",
-            "(maps <= 0).all(axis=(1, 2))",
-            "(maps <= 0).any(axis=(1, 2))",
-        ),
         "probability instead of logit": (
             "sequential_cam.py",
             "score = logits.gather(1, classes[:, None]).sum()",
@@ -85,11 +80,10 @@ PLANTED: dict[str, dict[str, tuple[str, str, str]]] = {
             "if classes is None:",
             "if classes is None or (isinstance(classes, int) and not classes):",
         ),
-        "no ReLU at the end": ("sequential_cam.py", "return maps.clamp(min=0)", "return maps"),
         "the average's factor forgotten": (
             "sequential_cam.py",
-            "return cam, grad_cam, size * (gradients * activations).sum(dim=1)",
-            "return cam, grad_cam, (gradients * activations).sum(dim=1)",
+            "return cam, averaged, size * (gradients * activations).sum(dim=1)",
+            "return cam, averaged, (gradients * activations).sum(dim=1)",
         ),
     },
 }

@@ -15,6 +15,15 @@ from helpers.training import fit, logits_of
 REAL = Path(os.environ.get("LABS_DATA") or Path(__file__).parents[1] / "data")
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums come out the same every time, and two tests at once do not get in each other's way."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def garments(monkeypatch):
     """1,000 drawn training images and 200 test images."""

@@ -468,7 +468,7 @@ def _by_backward_and_zero_grad(net, layer, images, classes):
 def _by_backward_to_the_layer(net, layer, images, classes):
     activations, logits = capture(net, layer, images)
     logits[torch.arange(len(images)), classes].sum().backward(inputs=[activations])
-    return activations, activations.grad
+    return activations.detach(), activations.grad
 
 
 def _without_retain_grad(net, layer, images, classes):
@@ -481,27 +481,28 @@ def _gradient_by_image(net, layer, images, classes):
     pairs = []
     for image, klass in zip(images, classes.tolist(), strict=True):
         activations, logits = capture(net, layer, image[None])
-        pairs.append((activations[0], torch.autograd.grad(logits[0, klass], activations)[0][0]))
+        pairs.append((activations[0].data, torch.autograd.grad(logits[0, klass], activations)[0][0]))
     return [torch.stack(part) for part in zip(*pairs, strict=True)]
 
 
 def _gradient_by_one_hot(net, layer, images, classes):
     activations, logits = capture(net, layer, images)
     one_hot = F.one_hot(classes, logits.shape[1]).to(logits)
-    return activations, torch.autograd.grad(logits, activations, grad_outputs=one_hot)[0]
+    return activations.detach(), torch.autograd.grad(logits, activations, grad_outputs=one_hot)[0]
 
 
 def _gradient_at_a_leaf(net, layer, images, classes):
     before, after = _split(net, layer)
     leaf = before(images).detach().clone().requires_grad_()
-    return leaf, torch.autograd.grad(after(leaf)[:, classes].diagonal().sum(), leaf)[0]
+    gradients = torch.autograd.grad(after(leaf)[:, classes].diagonal().sum(), leaf)[0]
+    return leaf.requires_grad_(False), gradients
 
 
 def _gradient_by_func(net, layer, images, classes):
     before, after = _split(net, layer)
     with torch.no_grad():
         activations = before(images)
-    return activations, torch.func.grad(lambda a: _asked(after(a), classes))(activations)
+    return activations, torch.func.grad(lambda a: _asked(after(a), classes))(activations).detach()
 
 
 def _of_the_images(net, layer, images, classes):
@@ -524,13 +525,33 @@ def _batch_for_each_image(net, layer, images, classes):
     activations, logits = capture(net, layer, images)
     picked = logits.gather(1, classes[:, None])
     one_by_one = [torch.autograd.grad(logit, activations, retain_graph=True)[0] for logit in picked]
-    return activations, torch.stack(one_by_one)
+    return activations.detach(), torch.stack(one_by_one)
 
 
 def _of_a_detached_copy(net, layer, images, classes):
     activations, logits = capture(net, layer, images)
     activations = activations.detach()
     return activations, torch.autograd.grad(_asked(logits, classes), activations)[0]
+
+
+def _still_in_the_graph(net, layer, images, classes):
+    activations, logits = capture(net, layer, images)
+    return activations, torch.autograd.grad(_asked(logits, classes), activations)[0]
+
+
+def _gradient_with_graph(net, layer, images, classes):
+    activations, logits = capture(net, layer, images)
+    (gradients,) = torch.autograd.grad(_asked(logits, classes), activations, create_graph=True)
+    return activations.detach(), gradients
+
+
+def _off_the_graph(result):
+    """The pair as it is, if no graph hangs on it."""
+    if isinstance(result, tuple | list):
+        for name, item in zip(("activations", "gradients"), result, strict=False):
+            if isinstance(item, torch.Tensor) and item.requires_grad:
+                raise ValueError(f"the {name} that you return are still part of a graph")
+    return result
 
 
 def _gradient_in_eval(net, layer, images, classes):
@@ -543,7 +564,19 @@ logit_gradients = Exercise(
     title="the gradient of one logit",
     reference=sequential_cam.logit_gradient,
     cases=_gradient_cases,
+    probe=_off_the_graph,
     mistakes=(
+        Mistake(
+            _still_in_the_graph,
+            "Cut the activations off with `.detach()` before you return them: with the graph on them they keep the whole "
+            "forward pass in memory, and NumPy takes no tensor of that kind.",
+            "trial",
+        ),
+        Mistake(
+            _gradient_with_graph,
+            "With `create_graph=True` the gradients carry a graph of their own: leave it out, nobody differentiates them again.",
+            "trial",
+        ),
         Mistake(
             _gradient_of(lambda logits, classes: _asked(logits.softmax(dim=1), classes)),
             "You differentiate the probability: it fades where the net is sure, and other classes are mixed in. "
