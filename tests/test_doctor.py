@@ -204,9 +204,11 @@ def test_data(monkeypatch, tmp_path, states, status, found):
     monkeypatch.delenv("LABS_DATA_SOURCE", raising=False)
     monkeypatch.setenv("LABS_DATA", str(tmp_path))
     monkeypatch.setattr(data.RemoteSet, "states", lambda self: dict(enumerate(states)))
-    [(result, text)] = report(doctor.check_data())
-    assert result == status and text.startswith(f"{found}{tmp_path}")
-    assert ("`python -m helpers.data mnist` downloads it" in text) == (status == "note")
+    reported = report(doctor.check_data())
+    assert len(reported) == len(data.REMOTE_SETS)
+    for (result, text), name in zip(reported, data.REMOTE_SETS, strict=True):
+        assert result == status and text.startswith(f"{found}{tmp_path}")
+        assert (f"`python -m helpers.data {name}` downloads it" in text) == (status == "note")
 
 
 @pytest.mark.parametrize(("answers", "wanted"), [(("", "no answer"), "note"), (("no answer",) * 2, "FAIL")])
@@ -214,8 +216,8 @@ def test_real_data_that_cannot_be_had_fail(monkeypatch, tmp_path, answers, wante
     monkeypatch.setenv("LABS_DATA_SOURCE", "real")
     monkeypatch.setenv("LABS_DATA", str(tmp_path))
     monkeypatch.setattr(download, "answering", lambda urls: dict(zip(urls, answers, strict=True)))
-    [(status, text)] = report(doctor.check_data())
-    assert status == wanted and text.startswith("missing in ")
+    for status, text in report(doctor.check_data()):
+        assert status == wanted and text.startswith("missing in ")
 
 
 def test_a_wrong_data_source_fails(monkeypatch):
@@ -248,5 +250,5 @@ def test_network(monkeypatch):
         download, "answering", lambda urls: {url: "no answer" * (i == 0) for i, url in enumerate(urls)}
     )
     (first, named), *rest = report(doctor.check_network())
-    assert first == "note" and "no answer; only downloads need it" in named and "https://" in named
+    assert first == "note" and "no answer; only downloads need it" in named and "://" in named
     assert {status for status, _ in rest} == {"ok"}

@@ -334,7 +334,7 @@ def check_network() -> Iterable[Finding]:
     mirrors = {mirror for remote in data.REMOTE_SETS.values() for mirror in remote.mirrors}
     for address, problem in sorted(download.answering(sorted(mirrors)).items()):
         if problem:
-            advice = "only downloads need it; behind a proxy set HTTPS_PROXY"
+            advice = "only downloads need it; behind a proxy set HTTPS_PROXY and HTTP_PROXY"
             yield Finding("note", "Network", f"{address}: {problem}; {advice}")
         else:
             yield Finding("ok", "Network", f"{address} answers")
