@@ -128,7 +128,7 @@ def _close(got: np.ndarray, want: np.ndarray, rtol: float) -> bool:
     if got.shape != want.shape:
         return False
     if not {got.dtype.kind, want.dtype.kind} <= set("biufc"):
-        return np.array_equal(got, want)
+        return got.dtype.kind == want.dtype.kind and np.array_equal(got, want)
     return np.allclose(got, want, rtol=0, atol=_allowed(want, rtol), equal_nan=True)
 
 
