@@ -162,7 +162,7 @@ _given_up: set[Path] = set()  # folders whose real data could not be had
 
 
 def _choose_source(remote: RemoteSet, split: str) -> tuple[Source, str]:
-    """The source to use, and what to add to the printed line."""
+    """The source to use, and what to add to the printed line. Raises ValueError for an unknown split."""
     if split not in ("train", "test"):
         raise ValueError(f"split is {split!r}; use 'train' or 'test'.")
     setting = os.environ.get("LABS_DATA_SOURCE") or "auto"

@@ -71,7 +71,7 @@ def draw_garments(
     A garment depends on its number and the seed only. Ten numbers from a multiple of ten on hold each class
     once, in random order. Raises ValueError for other numbers and seeds.
     """
-    seed = _whole(seed, "seed", 2**32 - 1)
+    seed = _whole(seed, "seed")
     if isinstance(numbers, int | np.integer):
         wanted = range(_whole(numbers, "numbers"))
     else:
@@ -97,8 +97,9 @@ def draw_garments(
     return images, labels, parts
 
 
-def _whole(value: object, what: str, most: int = 2**32 - 1) -> int:
-    """`value` as an int, if it is a whole number from 0 to `most`."""
+def _whole(value: object, what: str) -> int:
+    """`value` as an int, if it is a whole number that fits into 32 bits."""
+    most = 2**32 - 1
     try:
         number = operator.index(value)
     except TypeError:

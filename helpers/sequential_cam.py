@@ -74,5 +74,5 @@ def gap_maps(
     """
     size = activations[0, 0].numel()
     cam = torch.einsum("bk,bkij->bij", weight[classes], activations)
-    averaged = size * torch.einsum("bk,bkij->bij", gradients.mean(dim=(2, 3)), activations)
-    return cam, averaged, size * (gradients * activations).sum(dim=1)
+    _, averaged = weights_and_map(activations, gradients)
+    return cam, size * averaged, size * hires_cam(activations, gradients)

@@ -83,7 +83,6 @@ def fit(
             if schedule:
                 schedule.step()
             total += loss.item() * len(images)
-        net.eval()
         logits = logits_of(net, test_images)
         history.train_loss.append(total / len(train))
         history.test_loss.append(F.cross_entropy(logits, test_labels).item())
@@ -92,4 +91,5 @@ def fit(
             f"epoch {epoch}: training loss ~{history.train_loss[-1]:.2f}, test loss "
             f"~{history.test_loss[-1]:.2f}, test accuracy ~{100 * history.test_accuracy[-1]:.0f} %"
         )
+    net.eval()
     return history

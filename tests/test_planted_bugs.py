@@ -82,8 +82,8 @@ PLANTED: dict[str, dict[str, tuple[str, str, str]]] = {
         ),
         "the average's factor forgotten": (
             "sequential_cam.py",
-            "return cam, averaged, size * (gradients * activations).sum(dim=1)",
-            "return cam, averaged, (gradients * activations).sum(dim=1)",
+            "return cam, size * averaged, size * hires_cam(activations, gradients)",
+            "return cam, size * averaged, hires_cam(activations, gradients)",
         ),
     },
 }
