@@ -1,5 +1,5 @@
 # Two commands: `make labs` to work, `make test` to check everything. `make help` lists the rest.
-# PYTHON=/path/to/python3.12 chooses the Python; EXTRAS=test,bench installs more (see pyproject.toml).
+# PYTHON=/path/to/python3.12 chooses the Python; EXTRAS=test,browser installs more (see pyproject.toml).
 # No GNU make above 3.81 is assumed: macOS ships that one.
 
 EXTRAS ?= test
@@ -25,9 +25,10 @@ test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(PYTEST) --dist=worksteal tests
 	LABS_DATA_SOURCE=embedded $(PYTEST) --nbval solutions labs
-	@if [ -d "$$LABS_DATA/MNIST/raw" ] && [ -d "$$LABS_DATA/FashionMNIST/raw" ]; then \
+	@if [ -d "$$LABS_DATA/MNIST/raw" ] && [ -d "$$LABS_DATA/FashionMNIST/raw" ] && \
+	[ -d "$$LABS_DATA/PetImages" ]; then \
 	set -x; LABS_DATA_SOURCE=real $(PYTEST) --nbval-lax solutions; else echo "Not run on real data; name a" \
-	"folder that has MNIST/raw and FashionMNIST/raw: make test LABS_DATA=..."; fi
+	"folder that has MNIST/raw, FashionMNIST/raw and PetImages: make test LABS_DATA=..."; fi
 
 ## make release      write labs/ from solutions/
 release: $(INSTALLED)

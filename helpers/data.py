@@ -8,7 +8,8 @@
 
 `LABS_DATA` is the folder of the real data; without it, `data/` beside this package.
 
-`python -m helpers.data` lists the sets of real data, `python -m helpers.data mnist` downloads one.
+`python -m helpers.data` lists the sets of real data, `python -m helpers.data mnist` downloads one. The photos
+of cats and dogs come only in this way.
 """
 
 from __future__ import annotations
@@ -16,15 +17,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from helpers import drawn_pets, pet_photos
 from helpers.download import DataError, RemoteFile, RemoteSet, fetch, megabytes
 from helpers.drawn_garments import CLASS_NAMES, PART_NAMES, draw_garments
+from helpers.photos import class_of, describe_faults, read_photos
 
 __all__ = [
     "FASHION_MNIST",
@@ -34,6 +38,7 @@ __all__ = [
     "ImageSet",
     "load_fashion_mnist",
     "load_mnist",
+    "load_pets",
 ]
 
 Source = Literal["real", "embedded"]
@@ -44,7 +49,8 @@ Split = Literal["train", "test"]
 class ImageSet:
     """Images with their labels, which know where they come from.
 
-    images       float32 (N, C, H, W), from 0 to 1
+    images       (N, C, H, W): float32 from 0 to 1, or, for pets, uint8 from 0 to 255, which needs a quarter
+                 of the memory
     labels       int64 (N,), indices into `class_names`
     class_names  one name per class
     title        what is shown, for example "MNIST"
@@ -72,7 +78,7 @@ class ImageSet:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """Image `index`, shape (C, H, W), and its label."""
+        """Image `index`, shape (C, H, W), as it is stored, and its label."""
         return self.images[index], int(self.labels[index])
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> ImageSet:
@@ -102,7 +108,7 @@ def load_mnist(split: Split, n: int | None = None, *, seed: int = 0) -> ImageSet
     Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database"; E. Alpaydin, C. Kaynak, "Optical
     recognition of handwritten digits" (UCI), as it comes with scikit-learn. data/README.md says more.
     """
-    source, note = _choose_source(MNIST, split)
+    source, note = _choose_source(split, MNIST.folder, partial(fetch, MNIST))
     images, labels = _read_idx(MNIST, split) if source == "real" else _embedded_digits(split)
     chosen = _choose(len(images), n, seed, f"The {split} split of {MNIST.title} ({source})")
     digits = ImageSet(
@@ -131,7 +137,7 @@ def load_fashion_mnist(split: Split, n: int | None = None, *, seed: int = 0) -> 
     Source: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine
     Learning Algorithms", 2017; or `helpers.drawn_garments`.
     """
-    source, note = _choose_source(FASHION_MNIST, split)
+    source, note = _choose_source(split, FASHION_MNIST.folder, partial(fetch, FASHION_MNIST))
     what = f"The {split} split of {FASHION_MNIST.title} ({source})"
     parts = None
     if source == "real":
@@ -156,31 +162,87 @@ def load_fashion_mnist(split: Split, n: int | None = None, *, seed: int = 0) -> 
     return garments
 
 
+def load_pets(split: Split, n: int | None = None, *, size: int = 96, seed: int = 0) -> ImageSet:
+    """Cats (0) and dogs (1): real photos, or pets that this project draws. Prints which.
+
+    split  "train" (3,000 drawn images; of the photos about 80 %) or "test" (1,000; the others). The name of
+           a photo alone decides, so it is in the same split on every computer, and in a part of the photos.
+    n      how many images; without it all of them. The choice is random but fixed: a smaller `n` with the
+           same `seed` gives the beginning of a larger one. For photos, all of them too come in this mixed
+           order, because in the folder every cat is before the first dog.
+    size   height and width in pixels, 32 to 512. Photos are squeezed to a square, nothing is cut off.
+
+    Returns an `ImageSet` with images uint8 (n, 3, size, size), RGB from 0 to 255: 28 kB each at 96 pixels,
+    151 kB at 224. The classes are about equally frequent, not exactly. The drawn pets bring `parts` (ears,
+    muzzle, ...), photos do not.
+
+    Files that are broken, empty, animated (GIFs that are called .jpg), too large, unreadable, or by their
+    name no pictures are skipped and counted in the printed line; the next photos take their place.
+
+    The photos are in `PetImages/Cat` and `PetImages/Dog` in the data folder. They are never downloaded from
+    here: `python -m helpers.data pets` does that. Raises `DataError` if there are fewer than `n`, if none
+    can be read, if `LABS_DATA_SOURCE` has a wrong value, or if it is "real" and a folder is missing or
+    empty; `ValueError` for another split or size, or an `n` below 1.
+
+    Source: J. Elson, J. R. Douceur, J. Howell, J. Saul, "Asirra: A CAPTCHA that Exploits Interest-Aligned
+    Manual Image Categorization", 2007; or `helpers.drawn_pets`.
+    """
+    if not 32 <= size <= 512:  # smaller or larger pets are not drawn, and photos should not differ in this
+        raise ValueError(f"size is {size}; use 32 to 512 pixels.")
+    source, note = _choose_source(split, pet_photos.folder(), pet_photos.get_pets)
+    what = f"The {split} split of {pet_photos.TITLE} ({source})"
+    parts, part_names = None, ()
+    if source == "real":
+        images, labels, note = _read_pets(split, n, size, seed, what)
+    else:
+        total, series = DRAWN_PETS[split]
+        drawn = drawn_pets.sample_pets(_choose(total, n, seed, what).tolist(), seed=series)
+        images, parts = drawn_pets.draw_pets(drawn, size=size)
+        part_names = drawn_pets.PART_NAMES
+        labels = [drawn_pets.CLASS_NAMES.index(pet.species) for pet in drawn]
+    pets = ImageSet(
+        images=images,
+        labels=np.array(labels, dtype=np.int64),
+        class_names=drawn_pets.CLASS_NAMES,
+        title=pet_photos.TITLE,
+        split=split,
+        source=source,
+        origin="real photos" if source == "real" else "drawn pets (embedded)",
+        parts=parts,
+        part_names=part_names,
+    )
+    print(pets.caption + note)
+    return pets
+
+
 # ------------------------------------------------------------------------------------------ choosing
 
 _given_up: set[Path] = set()  # folders whose real data could not be had
 
 
-def _choose_source(remote: RemoteSet, split: str) -> tuple[Source, str]:
-    """The source to use, and what to add to the printed line. Raises ValueError for an unknown split."""
+def _choose_source(split: str, folder: Path, get: Callable[[], object]) -> tuple[Source, str]:
+    """The source to use, and what to add to the printed line. Raises ValueError for an unknown split.
+
+    `get` makes sure that the real data are in `folder`, or raises DataError.
+    """
     if split not in ("train", "test"):
         raise ValueError(f"split is {split!r}; use 'train' or 'test'.")
     setting = os.environ.get("LABS_DATA_SOURCE") or "auto"
     if setting == "embedded":
         return "embedded", ""
     if setting == "real":
-        fetch(remote)
+        get()
         return "real", ""
     if setting != "auto":
         raise DataError(f"LABS_DATA_SOURCE is {setting!r}", "set it to auto, real or embedded")
     # A lab loads two splits. When the first came embedded, the second must too, even if the network is back.
-    if remote.folder in _given_up:
+    if folder in _given_up:
         return "embedded", " [for the same reason]"
     try:
-        fetch(remote)
+        get()
         return "real", ""
     except DataError as error:
-        _given_up.add(remote.folder)
+        _given_up.add(folder)
         return "embedded", f" [{error.reason}; restart the kernel to try again]"
 
 
@@ -191,12 +253,16 @@ def _choose(total: int, n: int | None, seed: int, what: str) -> np.ndarray:
     if n < 1:
         raise ValueError(f"n is {n}; ask for at least 1 image, or leave n out for all of them.")
     if n > total:
-        raise DataError(
-            f"{what} has {total:,} images and {n:,} were asked for",
-            f"ask for at most {total:,}, or leave n out for all of them",
-        )
+        raise _too_few(what, total, n)
     # NumPy promises the same numbers in every version for RandomState, but not for default_rng.
     return np.random.RandomState(seed).permutation(total)[:n]
+
+
+def _too_few(what: str, total: int, n: int) -> DataError:
+    return DataError(
+        f"{what} has {total:,} images and {n:,} were asked for",
+        f"ask for at most {total:,}, or leave n out for all of them",
+    )
 
 
 # ------------------------------------------------------------------------------------------ the sets
@@ -274,6 +340,8 @@ REMOTE_SETS = {remote.name: remote for remote in (MNIST, FASHION_MNIST)}
 
 # How many garments of which series are drawn for a split.
 DRAWN_GARMENTS = {"train": (6_000, 0), "test": (2_000, 1)}
+# The same for pets.
+DRAWN_PETS = {"train": (3_000, 0), "test": (1_000, 1)}
 
 
 def _read_idx(remote: RemoteSet, split: Split) -> tuple[np.ndarray, np.ndarray]:
@@ -321,27 +389,67 @@ def _margin(profile: np.ndarray) -> int:
     return int(np.clip(round(13.5 - centre), 0, 8))
 
 
+def _read_pets(
+    split: Split, n: int | None, size: int, seed: int, what: str
+) -> tuple[np.ndarray, list[int], str]:
+    """Images and labels of `n` photos, and what to add to the printed line."""
+    found = pet_photos.get_pets()
+    names = found.split(split)
+    order = _choose(len(names), n, seed, what)  # raises if n is wrong, before any photo is read
+    if len(names) > 0:
+        order = _choose(len(names), len(names), seed, what)  # the others step in for broken ones
+    names = [names[i] for i in order]
+    images, kept, faults = read_photos([found.photos[name] for name in names], n or len(names), size)
+    if not kept:
+        raise DataError(
+            f"{what} in {found.folder} has no photo that can be read{describe_faults(faults)}",
+            "put the photos there again, or work with the embedded data: LABS_DATA_SOURCE=embedded",
+        )
+    if n and len(kept) < n:
+        raise _too_few(what, len(kept), n)
+    faults["not a picture"] += found.others
+    labels = [pet_photos.FOLDERS.index(class_of(names[i])) for i in kept]
+    return images, labels, describe_faults(faults)
+
+
 # ------------------------------------------------------------------------------------------ command line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Download the sets named on the command line, or list all of them. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m helpers.data", description="Real data for the labs.")
-    parser.add_argument("sets", nargs="*", metavar="SET", help=" or ".join(REMOTE_SETS))
+    known = [*REMOTE_SETS, pet_photos.NAME]
+    parser.add_argument("sets", nargs="*", metavar="SET", help=" or ".join(known))
     names = parser.parse_args(arguments).sets
-    if unknown := [name for name in names if name not in REMOTE_SETS]:
-        parser.error(f"there is no set called {' or '.join(unknown)}; choose from: {', '.join(REMOTE_SETS)}")
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"there is no set called {' or '.join(unknown)}; choose from: {', '.join(known)}")
     try:
         for name in names:
-            fetch(REMOTE_SETS[name], requested=True)
+            if name == pet_photos.NAME:
+                pet_photos.fetch_pets()
+            else:
+                fetch(REMOTE_SETS[name], requested=True)
     except DataError as error:
         print(error, file=sys.stderr)
         return 1
-    for name in names or REMOTE_SETS:
-        remote = REMOTE_SETS[name]
-        states = ", ".join(dict.fromkeys(remote.states().values()))
-        print(f"{name}: {states} in {remote.folder} (download: {megabytes(remote.size)})")
+    for name in names or known:
+        print(f"{name}: {_pets_state() if name == pet_photos.NAME else _state(REMOTE_SETS[name])}")
     return 0
+
+
+def _state(remote: RemoteSet) -> str:
+    states = ", ".join(dict.fromkeys(remote.states().values()))
+    return f"{states} in {remote.folder} (download: {megabytes(remote.size)})"
+
+
+def _pets_state() -> str:
+    try:
+        found = pet_photos.find_pets()
+    except DataError as error:
+        return f"unusable, {error}"
+    if found is None:
+        return f"missing in {pet_photos.folder()} (download: {pet_photos.SIZE})"
+    return f"present in {found.folder} ({found.counts()})"
 
 
 if __name__ == "__main__":

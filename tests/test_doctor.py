@@ -12,7 +12,7 @@ import nbclient
 import psutil
 import pytest
 
-from helpers import data, download
+from helpers import data, download, pet_photos
 from helpers.course import doctor
 from helpers.course.doctor import Finding, Outcome, run_steps
 
@@ -35,7 +35,7 @@ def test_a_healthy_machine_passes():
     assert {line[:4].strip() for line in lines[:-1]} <= {"ok", "note"}
     subjects = {line[6:].split("  ")[0].strip() for line in lines[:-1]}
     assert subjects >= {"Python", "torch", "tensorflow", "scikit-image", "Device", "Memory", "Disk", "Kernel"}
-    assert subjects >= {"MNIST", "Weights", "Network"}
+    assert subjects >= {"MNIST", "Cats vs Dogs", "Weights", "Network"}
 
 
 def test_one_failure_decides_the_exit_status(monkeypatch, capsys):
@@ -204,7 +204,7 @@ def test_data(monkeypatch, tmp_path, states, status, found):
     monkeypatch.delenv("LABS_DATA_SOURCE", raising=False)
     monkeypatch.setenv("LABS_DATA", str(tmp_path))
     monkeypatch.setattr(data.RemoteSet, "states", lambda self: dict(enumerate(states)))
-    reported = report(doctor.check_data())
+    reported = report(doctor.check_data())[:-1]  # without the pets
     assert len(reported) == len(data.REMOTE_SETS)
     for (result, text), name in zip(reported, data.REMOTE_SETS, strict=True):
         assert result == status and text.startswith(f"{found}{tmp_path}")
@@ -216,8 +216,31 @@ def test_real_data_that_cannot_be_had_fail(monkeypatch, tmp_path, answers, wante
     monkeypatch.setenv("LABS_DATA_SOURCE", "real")
     monkeypatch.setenv("LABS_DATA", str(tmp_path))
     monkeypatch.setattr(download, "answering", lambda urls: dict(zip(urls, answers, strict=True)))
-    for status, text in report(doctor.check_data()):
+    for status, text in report(doctor.check_data())[:-1]:  # without the pets
         assert status == wanted and text.startswith("missing in ")
+
+
+@pytest.mark.parametrize(("setting", "status"), [("auto", "note"), ("embedded", "note"), ("real", "FAIL")])
+def test_photos_of_pets(monkeypatch, tmp_path, setting, status):
+    """No lab downloads them, so with `real` a lab fails until they are there."""
+    monkeypatch.setenv("LABS_DATA_SOURCE", setting)
+    monkeypatch.setenv("LABS_DATA", str(tmp_path))
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(download, "answering", lambda urls: dict.fromkeys(urls, ""))
+    root = tmp_path / "PetImages"
+    found, text = report(doctor.check_data())[-1]
+    assert found == status and text.startswith(f"missing in {root}; ")
+    assert "`python -m helpers.data pets` downloads it (about 800 MB)" in text
+
+    for name in pet_photos.FOLDERS:
+        (root / name).mkdir(parents=True)
+        found, text = report(doctor.check_data())[-1]
+        assert found == status and text.startswith(
+            f"{root} must have the folders Cat and Dog with photos, but "
+        )
+    for name in pet_photos.FOLDERS:
+        (root / name / "1.jpg").touch()
+    assert report(doctor.check_data())[-1] == ("ok", f"in {root} (Cat: 1, Dog: 1)")
 
 
 def test_a_wrong_data_source_fails(monkeypatch):

@@ -313,6 +313,25 @@ def check_data() -> Iterable[Finding]:
                 yield Finding("FAIL", remote.title, f"{found}, and no server answers: {advice}")
             else:
                 yield Finding("note", remote.title, f"{found}; the labs will try a download; {fetch}")
+    yield _check_pets(setting)
+
+
+def _check_pets(setting: str) -> Finding:
+    """The photos of cats and dogs, which no lab downloads by itself."""
+    from helpers import pet_photos
+    from helpers.download import DataError
+
+    status = "FAIL" if setting == "real" else "note"
+    try:
+        found = pet_photos.find_pets()
+    except DataError as error:
+        return Finding(status, pet_photos.TITLE, str(error).removesuffix("."))
+    if found:
+        return Finding("ok", pet_photos.TITLE, f"in {found.folder} ({found.counts()})")
+    instead = "set LABS_DATA_SOURCE to auto or embedded" if setting == "real" else "the labs use drawn pets"
+    fetch = f"`python -m helpers.data {pet_photos.NAME}` downloads it ({pet_photos.SIZE})"
+    text = f"missing in {pet_photos.folder()}; {instead} until then; {fetch}"
+    return Finding(status, pet_photos.TITLE, text)
 
 
 def check_weights() -> Iterable[Finding]:
