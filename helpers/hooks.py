@@ -1,0 +1,75 @@
+"""What a layer computes, kept while the whole net runs: activations on the way in, gradients on the way back.
+
+Each function opens a `with` block and works for any layer that returns one tensor. Inside the block PyTorch
+calls the function's hook whenever the layer runs; at its end, after an error too, the hook is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from torch import Tensor, nn
+
+__all__ = ["capture", "keep_gradients", "keep_outputs"]
+
+
+@contextmanager
+def keep_outputs(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """A list that grows by the layer's output each time the layer runs, of whatever shape.
+
+    The outputs themselves, still part of the graph: where the next module works in place, as
+    `nn.ReLU(inplace=True)` does, what was kept changes with it.
+    """
+    outputs = []
+
+    def keep(layer, inputs, output):
+        outputs.append(output)  # and return nothing: what a hook returns would replace the output
+
+    handle = layer.register_forward_hook(keep)
+    try:
+        yield outputs
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def keep_gradients(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """A list that grows, at each backward pass, by the gradient with respect to the layer's output.
+
+    Of the output's shape each. Where the next module works in place, PyTorch forbids this kind of hook and
+    raises RuntimeError in the forward pass; `capture` works there.
+    """
+    gradients = []
+
+    def keep(layer, grad_input, grad_output):
+        gradients.append(grad_output[0])  # a tuple, of one tensor per output
+
+    handle = layer.register_full_backward_hook(keep)
+    try:
+        yield gradients
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def capture(*layers: nn.Module) -> Iterator[dict[nn.Module, Tensor]]:
+    """What one or several layers put out, layer -> activations, safe from what works in place after them.
+
+    The forward pass fills the dictionary. The activations are part of the graph: `torch.autograd.grad(score,
+    kept[layer])` gives their gradient, and after `score.backward()` it stands in `kept[layer].grad`, where
+    further backward passes add to it. Of a layer that runs several times, the last run counts. Where no graph
+    is recorded, under `no_grad` or with all parameters frozen, there are activations only.
+    """
+    kept = {}
+
+    def keep(layer, inputs, output):
+        kept[layer] = output
+        if output.requires_grad:
+            output.retain_grad()
+        return output.clone()  # a module that works in place overwrites this copy, not what was kept
+
+    with ExitStack() as hooks:
+        for layer in layers:
+            hooks.enter_context(layer.register_forward_hook(keep))
+        yield kept
