@@ -19,7 +19,8 @@ import numpy as np
 from IPython.display import display
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from skimage.transform import resize
+from skimage.segmentation import find_boundaries
+from skimage.transform import AffineTransform, resize, warp
 
 Array = NDArray[np.floating]
 
@@ -39,12 +40,34 @@ def to_unit(maps: Array) -> Array:
     return np.divide(positive, largest, out=np.zeros_like(positive), where=largest > 0)
 
 
-def upsample(maps: Array, shape: tuple[int, int]) -> Array:
+def cell_centres(layers: Sequence[tuple[int, int, int]]) -> tuple[float, float]:
+    """Where on the picture the cells of a map look, along one axis.
+
+    layers: (kernel, stride, padding) of each convolution or pooling, from the picture up to the map ->
+    (first, step), in pixels: cell j has its receptive field around pixel first + j * step, where pixel 0 is
+    the first one. (Recursion for centres: Araujo, Norris, Sim 2019, "Computing Receptive Fields of
+    Convolutional Neural Networks", equation 10.)
+    """
+    first, step = 0.0, 1
+    for kernel, stride, padding in layers:
+        first += step * ((kernel - 1) / 2 - padding)
+        step *= stride
+    return first, step
+
+
+def upsample(maps: Array, shape: tuple[int, int], *, centres: tuple[float, float] | None = None) -> Array:
     """Enlarge maps bilinearly to the picture's size. maps: (B, h, w) -> (B, *shape), values kept in range.
 
-    Each map is taken to cover the whole picture, pixel centres as in PyTorch's `align_corners=False`.
+    Without `centres` each map is taken to cover the whole picture, pixel centres as in PyTorch's
+    `align_corners=False`. Convolutions that pad less than they reach make that wrong: the outer cells look
+    farther inside. centres: (first, step) from `cell_centres` puts every cell where it looks; beyond the
+    outer cells, the map goes on with their values.
     """
-    return resize(maps, (len(maps), *shape), order=1, mode="edge", anti_aliasing=False).astype(maps.dtype)
+    if centres is None:
+        return resize(maps, (len(maps), *shape), order=1, mode="edge", anti_aliasing=False).astype(maps.dtype)
+    first, step = centres
+    cell_of_pixel = AffineTransform(scale=1 / step, translation=(-first / step, -first / step))
+    return np.stack([warp(m, cell_of_pixel, output_shape=shape, order=1, mode="edge") for m in maps])
 
 
 def as_rgb(image: NDArray[Any]) -> Array:
@@ -90,6 +113,16 @@ def blend(image: NDArray[Any], unit_map: Array, *, alpha: float = 0.8, threshold
         unit_map = upsample(unit_map[None], picture.shape[:2])[0]
     share = alpha * np.where(unit_map >= threshold, unit_map, 0)[..., None]
     return (1 - share) * picture + share * colour(unit_map)
+
+
+def outline(image: NDArray[Any], mask: NDArray[np.bool_], rgb: Sequence[float] = (1, 1, 1)) -> Array:
+    """The picture with the edge of a mask drawn on it: image as in `as_rgb`, mask (H, W) -> (H, W, 3).
+
+    rgb: the line's colour, red, green, blue in [0, 1]. The line runs just inside the mask, one pixel wide.
+    """
+    picture = as_rgb(image).copy()
+    picture[find_boundaries(mask, mode="inner")] = rgb
+    return picture
 
 
 def panels(

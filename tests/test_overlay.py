@@ -41,6 +41,51 @@ def test_upsample_is_torchs_bilinear(shape):
     assert overlay.upsample(maps.astype(np.float32), shape).dtype == np.float32
 
 
+def test_cells_are_where_their_receptive_fields_are():
+    """The middle of the pixels that a cell depends on, from gradients of a net without any clipping."""
+    layers = [(5, 1, 1), (2, 2, 0), (4, 1, 2), (3, 3, 1)]
+    net = torch.nn.Sequential(*(torch.nn.Conv2d(1, 1, k, s, p, bias=False) for k, s, p in layers)).double()
+    for parameter in net.parameters():
+        torch.nn.init.ones_(parameter)
+    first, step = overlay.cell_centres(layers)
+    for cell in (2, 3):
+        image = torch.zeros(1, 1, 64, 64, dtype=torch.double, requires_grad=True)
+        net(image)[0, 0, cell, cell].backward()
+        weights = image.grad[0, 0].sum(dim=0)
+        centre = (weights * torch.arange(64)).sum() / weights.sum()
+        assert first + cell * step == pytest.approx(centre.item())
+    assert overlay.cell_centres([]) == (0, 1), "the picture itself"
+
+
+def test_aligned_upsampling_puts_each_cell_on_its_pixel():
+    maps = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
+    enlarged = overlay.upsample(maps, (22, 16), centres=(3, 4))
+    assert enlarged.dtype == np.float32 and enlarged.shape == (2, 22, 16)
+    np.testing.assert_allclose(enlarged[:, 3::4, 3::4], maps[:, :5, :4], atol=1e-5)
+    np.testing.assert_allclose(enlarged[:, 5, 3::4], maps[:, :2].mean(axis=1), atol=1e-5)
+    np.testing.assert_allclose(enlarged[:, 0, 3::4], maps[:, 0], atol=1e-5)  # beyond the outer cells
+    np.testing.assert_allclose(enlarged[:, 21, 3::4], maps[:, 4], atol=1e-5)
+
+
+def test_aligned_upsampling_is_the_plain_one_where_a_map_covers_the_picture():
+    maps = np.random.default_rng(0).random((3, 6, 6))
+    centres = overlay.cell_centres([(4, 4, 0)])
+    np.testing.assert_allclose(
+        overlay.upsample(maps, (24, 24), centres=centres), overlay.upsample(maps, (24, 24)), atol=1e-12
+    )
+
+
+def test_outline_colours_the_edge_of_the_mask_only():
+    picture = np.zeros((3, 7, 7), dtype=np.uint8)
+    mask = np.zeros((7, 7), dtype=bool)
+    mask[2:5, 1:6] = True
+    drawn = overlay.outline(picture, mask, rgb=(1, 0.5, 0))
+    edge = mask.copy()
+    edge[3, 2:5] = False
+    np.testing.assert_array_equal(drawn, edge[..., None] * np.array([1, 0.5, 0]))
+    assert not picture.any(), "the picture stays as it was"
+
+
 def test_pictures_in_every_form_come_out_the_same():
     rng = np.random.default_rng(0)
     grey = rng.integers(0, 256, size=(4, 6), dtype=np.uint8)
