@@ -1,9 +1,10 @@
-"""The machinery of the exercises, on three small exercises of its own."""
+"""The machinery of the exercises, on four small exercises of its own."""
 
 import _thread
 import dataclasses
 import functools
 import importlib
+import inspect
 import random
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import nbformat
@@ -23,12 +25,24 @@ from nbclient import NotebookClient
 from nbgrader.validator import Validator
 
 import helpers.exercises as exercises
-from helpers.exercises import Exercise, Mistake, Verdict, _check, check, exercise, hint, reference, verdict
+from helpers.exercises import (
+    Complaint,
+    Exercise,
+    Mistake,
+    Verdict,
+    _check,
+    check,
+    exercise,
+    hint,
+    reference,
+    verdict,
+)
+from helpers.hooks import keep_outputs
 
 ROOT = Path(__file__).parents[1]
 
 
-# Three exercises: an array from arrays, a tuple from a net, a tensor from a module ------------------------
+# Four exercises: an array from arrays, a tuple from a net, a tensor from a module, a context manager -------
 
 
 def relu_backward(grad_out, x):
@@ -117,10 +131,38 @@ def module_cases(rng: np.random.Generator) -> list[tuple]:
 MODULE = Exercise("90.3", "Torch", module_forward, module_cases, (), "Shown.", ("One", "Two"))
 
 
+def use_block(answer, model, x):
+    block = answer(model[0])
+    if not isinstance(block, AbstractContextManager):
+        return block
+    with block as outputs:
+        model(x)
+    if not outputs:
+        raise Complaint("After one run the list is empty.")
+    return outputs
+
+
+@contextmanager
+def keeps_nothing(layer):
+    yield []
+
+
+BLOCK = Exercise(
+    key="90.4",
+    title="Block",
+    reference=keep_outputs,
+    cases=module_cases,
+    mistakes=(Mistake(keeps_nothing, "Append to the list.", "trial"),),
+    verified="Shown.",
+    hints=("One", "Two"),
+    use=use_block,
+)
+
+
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, Exercise]:
-    """The three exercises, and a session that remembers nothing."""
-    registry = {ex.key: ex for ex in (RELU, NET, MODULE)}
+    """The four exercises, and a session that remembers nothing."""
+    registry = {ex.key: ex for ex in (RELU, NET, MODULE, BLOCK)}
     monkeypatch.setattr(exercises, "registry", registry)
     for kept in (exercises._verdicts, exercises._hints_given, exercises._references_shown):
         kept.clear()
@@ -199,6 +241,7 @@ def test_right() -> None:
     assert check("90.1", relu_backward) == Verdict("90.1", "right", ("Shown on both precisions.",), True)
     assert check("90.2", logits_and_noise).status == "right"
     assert check("90.3", module_forward).status == "right"
+    assert check("90.4", keep_outputs).status == "right"
 
 
 def test_both_precisions_are_right_whatever_the_input() -> None:
@@ -247,6 +290,131 @@ def test_known_mistakes() -> None:
     assert found.status == "error" and found.notes[0] == known[2]
     assert found.notes[1].startswith("ValueError: cannot reshape array of size 180 into shape (7,)")
     assert check("90.2", add_gradients).notes == ("Clear the gradients.",)
+
+
+def test_a_mistake_is_known_by_its_exception_whatever_the_function_is_called(registered: dict) -> None:
+    def calls(keep: Callable) -> Callable:
+        return lambda grad_out, x: keep(grad_out, x)
+
+    def keep(grad_out):
+        pass
+
+    def mine(one):
+        pass
+
+    mistake = Mistake(calls(keep), "Your hook takes two arguments.", "trial")
+    registered["90.1"] = dataclasses.replace(RELU, mistakes=(mistake,))
+    found = check("90.1", calls(mine))
+    assert (
+        found.notes[0] == "Your hook takes two arguments." and ".mine() takes 1 positional" in found.notes[1]
+    )
+
+
+# An answer that is used in another way than by calling it --------------------------------------------------
+
+
+def test_a_complaint_is_what_the_student_reads(registered: dict) -> None:
+    found = check("90.4", keeps_nothing)
+    assert (found.status, found.notes) == ("not right yet", ("Append to the list.",))
+    registered["90.4"] = dataclasses.replace(BLOCK, mistakes=())
+    found = check("90.4", keeps_nothing)
+    assert (found.status, found.notes) == ("not right yet", ("After one run the list is empty.",))
+
+
+def test_what_is_used_returns_is_compared() -> None:
+    @contextmanager
+    def keeps_twice(layer):
+        with keep_outputs(layer) as outputs:
+            yield outputs
+        outputs += outputs
+
+    assert check("90.4", keeps_twice).notes == ("The result is a tuple of 2; wanted a tuple of 1.",)
+    found = check("90.4", inspect.unwrap(keep_outputs))
+    assert found.notes == ("The result is an object of type generator; wanted a tuple of 1.",)
+
+
+def test_what_is_changed_is_called_as_in_use() -> None:
+    @contextmanager
+    def leaves_hook(layer):
+        outputs = []
+        layer.register_forward_hook(lambda *args: outputs.append(args[-1]))
+        yield outputs
+
+    assert "the hooks of model.0 in place" in check("90.4", leaves_hook).notes[0]
+
+
+@contextmanager
+def block_stub(layer):
+    raise NotImplementedError()
+
+
+@contextmanager
+def starred_stub(*layers):
+    raise NotImplementedError()
+
+
+@contextmanager
+def unfinished_block(layer):
+    outputs = []
+    layer.register_forward_hook(lambda *args: outputs.append(args[-1]))
+    raise NotImplementedError()
+
+
+@contextmanager
+def stub_in_the_hook(layer):
+    def keep(layer, inputs, output):
+        raise NotImplementedError()
+
+    with layer.register_forward_hook(keep):
+        yield []
+
+
+def test_a_context_manager_that_is_not_attempted() -> None:
+    assert (
+        check("90.4", block_stub)
+        == check("90.4", starred_stub)
+        == Verdict("90.4", "not attempted", (), False)
+    )
+    found = check("90.4", unfinished_block)
+    assert found.status == "not attempted" and found.notes == (_check.LEFT_BELOW,)
+    found = check("90.4", stub_in_the_hook)
+    assert found.status == "error"
+    line = inspect.getsourcelines(inspect.unwrap(stub_in_the_hook))[1] + 3
+    assert found.notes[0].startswith(f"NotImplementedError (line {line} of your file, ")
+
+
+@contextmanager
+def endless_block(layer):
+    while True:
+        pass
+    yield []
+
+
+@contextmanager
+def endless_hook_and_swallowing(layer):
+    def keep(layer, inputs, output):
+        while True:
+            pass
+
+    with suppress(BaseException), layer.register_forward_hook(keep):
+        yield []
+
+
+@pytest.mark.parametrize("answer", [endless_block, endless_hook_and_swallowing])
+def test_an_endless_block_is_stopped(answer: Callable, registered: dict) -> None:
+    registered["90.4"] = dataclasses.replace(BLOCK, limit=0.3)
+    assert check("90.4", answer).status == "too slow"
+
+
+def test_the_decorator_above_a_context_manager(cards: list) -> None:
+    mine = contextmanager(inspect.unwrap(keep_outputs))
+    assert exercise("90.4")(mine) is mine
+    assert exercise("90.4")(block_stub) is keep_outputs
+    reference("90.4")
+    assert cards[-1].code.startswith("@contextmanager\ndef keep_outputs(layer")
+
+
+# General remarks -------------------------------------------------------------------------------------------
 
 
 def right_but(change: Callable[[np.ndarray], object]) -> Callable:
@@ -547,6 +715,32 @@ def test_a_check_leaves_no_trace() -> None:
         assert not torch.is_grad_enabled()
 
 
+def test_hooks_for_every_module_are_taken_off_again() -> None:
+    everywhere = torch.nn.modules.module._global_forward_hooks
+    with torch.nn.modules.module.register_module_forward_hook(lambda *_: None):
+        before = dict(everywhere)
+
+        def leaves_hook(model, x):
+            torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
+            return module_forward(model, x)
+
+        check("90.3", leaves_hook)
+        assert dict(everywhere) == before and len(before) == 1
+    assert not everywhere
+
+
+def test_one_call_does_not_change_the_grad_mode_of_the_next() -> None:
+    modes = []
+
+    def switches_off(model, x):
+        modes.append(torch.is_grad_enabled())
+        torch.set_grad_enabled(False)
+        return module_forward(model, x)
+
+    check("90.3", switches_off)
+    assert len(modes) == 6 and all(modes)
+
+
 def test_torch_is_not_imported() -> None:
     code = """
         import sys
@@ -576,6 +770,11 @@ def leaves_eval_mode(model, x):
     return out
 
 
+def leaves_frozen(model, x):
+    model[0].weight.requires_grad_(False)
+    return module_forward(model, x)
+
+
 def leaves_gradients(model, x):
     out = module_forward(model, x)
     out.sum().backward()
@@ -595,6 +794,7 @@ def changes_buffer(model, x):
         (leaves_backward_hook, "the hooks of model.0"),
         (leaves_eval_mode, "model.1.training"),
         (leaves_gradients, "model.0.weight.grad"),
+        (leaves_frozen, "model.0.weight.requires_grad"),
         (changes_buffer, "model.1.running_mean"),
         (lambda model, x: module_forward(model, x.mul_(2)) / 2, "x"),
     ],
@@ -764,6 +964,20 @@ def double(x):
 exercises.registry = {"1.1": Exercise(
     "1.1", "Double", double, lambda rng: [(rng.normal(size=(2, 3)),)] * 2,
     (), "Shown.", ("One", "Two"), limit=1.0)}
+
+from contextlib import contextmanager
+
+@contextmanager
+def doubled(x):
+    yield 2 * x
+
+def use(answer, x):
+    with answer(x) as y:
+        return y
+
+exercises.registry["1.2"] = Exercise(
+    "1.2", "Doubled", doubled, lambda rng: [(rng.normal(size=(2, 3)),)],
+    (), "Shown.", ("One", "Two"), use=use)
 """
 
 
@@ -798,6 +1012,20 @@ def test_in_a_kernel() -> None:
     ]
     assert later[0].data["text/plain"] == "Exercise 1.1, Double: right"
     assert [output.text for output in later if output.output_type == "stream"] == ["seen\n6\n"]
+
+
+def test_a_context_manager_in_a_kernel() -> None:
+    stub, error, right = (
+        outputs[0].data["text/plain"]
+        for outputs in run_notebook(
+            '@exercise("1.2")\n@contextmanager\ndef doubled(x):\n    raise NotImplementedError()',
+            '@exercise("1.2")\n@contextmanager\ndef doubled(x):\n    y = x.nothing\n    yield y',
+            '@exercise("1.2")\n@contextmanager\ndef doubled(x):\n    yield x + x',
+        )
+    )
+    assert stub.startswith("Exercise 1.2, Doubled: not attempted\n  - The lab goes on")
+    assert "has no attribute 'nothing' (line 4 of your cell, array inputs of shape (2, 3))" in error
+    assert right == "Exercise 1.2, Doubled: right\n  - Shown."
 
 
 def nbgrader_notebook(path: Path, answer: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import helpers.exercises
-from helpers.exercises import Exercise, Mistake, _check, check, registry
+from helpers.exercises import Exercise, Mistake, Verdict, _check, check, registry
 
 EXERCISES = list(registry.values())
 
@@ -56,13 +56,23 @@ def test_each_mistake_gets_its_own_sentence(ex: Exercise, mistake: Mistake) -> N
     assert [m.sentence for m in ex.mistakes if m.sentence in found.notes] == [mistake.sentence], found
 
 
-def _changed(ex: Exercise, change: Callable[[object], object]) -> Callable[..., object]:
-    """The reference, with `change` applied to each array and number that it returns."""
+def _check_with(ex: Exercise, use: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> Verdict:
+    """The verdict on an answer that is used by `use(plain, *args)`.
 
-    def deep(value: object) -> object:
-        return tuple(map(deep, value)) if isinstance(value, tuple | list) else change(value)
+    `plain(answer, *args)` is how the exercise uses one, and how the reference and the mistakes are used.
+    """
 
-    return lambda *args: deep(ex.reference(*args))
+    def plain(answer: Callable[..., object], *args: object) -> object:
+        return ex.use(answer, *args) if ex.use else answer(*args)
+
+    def chosen(answer: Callable[..., object], *args: object) -> object:
+        return use(plain, *args) if answer is mine else plain(answer, *args)
+
+    def mine(*args: object) -> object:
+        return ex.reference(*args)
+
+    monkeypatch.setattr(helpers.exercises, "registry", {ex.key: dataclasses.replace(ex, use=chosen)})
+    return check(ex.key, mine)
 
 
 def _arrays(obj: object) -> Iterator[np.ndarray | torch.Tensor]:
@@ -99,8 +109,13 @@ def _arrays(obj: object) -> Iterator[np.ndarray | torch.Tensor]:
         pytest.param(lambda a: np.asarray(a) + np.inf, id="infinity"),
     ],
 )
-def test_changed_results_never_pass(ex: Exercise, change: Callable[[object], object]) -> None:
-    found = check(ex.key, _changed(ex, change))
+def test_changed_results_never_pass(
+    ex: Exercise, change: Callable[[object], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deep(value: object) -> object:
+        return tuple(map(deep, value)) if isinstance(value, tuple | list) else change(value)
+
+    found = _check_with(ex, lambda plain, *args: deep(plain(ex.reference, *args)), monkeypatch)
     assert found.status in ("not right yet", "error") and not found.correct, found
     assert found.notes, "say what is wrong"
 
@@ -133,19 +148,19 @@ def test_cheats_never_pass(ex: Exercise) -> None:
 
 
 @every_exercise
-def test_in_place_damage_never_passes(ex: Exercise) -> None:
+def test_in_place_damage_never_passes(ex: Exercise, monkeypatch: pytest.MonkeyPatch) -> None:
     damaged = 0
 
-    def damage(*args: object) -> object:
+    def damage(plain: Callable[..., object], *args: object) -> object:
         nonlocal damaged
-        result = ex.reference(*copy.deepcopy(args))
+        result = plain(ex.reference, *copy.deepcopy(args))
         with torch.no_grad():
             for array in _arrays(args):
-                array += 1
+                array[...] = array == 0
                 damaged += 1
         return result
 
-    found = check(ex.key, damage)
+    found = _check_with(ex, damage, monkeypatch)
     if not damaged:
         pytest.skip("no array among the arguments")
     assert found.status == "not right yet" and not found.correct, found
@@ -225,7 +240,7 @@ def test_a_check_leaves_no_trace(ex: Exercise, monkeypatch: pytest.MonkeyPatch) 
                 arg.register_forward_hook(lambda *_: None)
         for array in _arrays(args):
             with torch.no_grad():
-                array += 1
+                array[...] = array == 0
         return None
 
     monkeypatch.setattr(helpers.exercises, "registry", {ex.key: dataclasses.replace(ex, cases=cases)})

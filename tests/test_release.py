@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from argparse import Namespace
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -155,6 +156,28 @@ def test_solution_is_filled_from_the_reference(sample, registry):
     assert [cell.source for cell in sample.cells] == wanted
 
 
+@contextmanager
+def doubled(x):
+    """Twice x, in a block."""
+    y = 2 * x
+    yield y
+
+
+def test_an_exercise_may_be_a_context_manager(trees, sample, registry):
+    solutions, labs = trees
+    edit(3, "def double", "@contextmanager\ndef doubled")(sample, registry)
+    registry["0.1"].reference = doubled
+    notebooks.fill_solutions(sample, registry)
+    wanted = '@exercise("0.1")\n@contextmanager\ndef doubled(x):\n    """Twice x."""\n    '
+    assert sample.cells[2].source == wanted + (
+        "### BEGIN SOLUTION\n    y = 2 * x\n    yield y\n    ### END SOLUTION"
+    )
+    nbformat.write(sample, solutions / "00_sample.ipynb")
+    (path,) = release.release(solutions, labs, registry)
+    stub = notebooks.read(path).cells[2].source
+    assert stub == wanted + "# YOUR CODE HERE\n    raise NotImplementedError()"
+
+
 def one_liner(x):
     return x  # noqa: E704
 
@@ -232,6 +255,12 @@ MALFORMED = {
         edit(3, "    ### END SOLUTION", "    ### END SOLUTION\nother = 3"),
         3,
         "holds one function",
+    ),
+    "another decorator": (edit(3, "def double", "@cache\ndef double"), 3, "only @contextmanager may stand"),
+    "context manager above": (
+        edit(3, '@exercise("0.1")', '@contextmanager\n@exercise("0.1")'),
+        3,
+        "only @contextmanager may stand between",
     ),
     "line above": (edit(3, "@exercise", "# mine\n@exercise"), 3, "has lines above its decorator"),
     "key not a text": (edit(3, '"0.1"', "0.1"), 3, "holds one function under @exercise"),

@@ -125,12 +125,15 @@ def parse_exercise(source: str) -> ExerciseCell:
     match statements:
         case [
             ast.FunctionDef(
-                decorator_list=[ast.Call(ast.Name("exercise"), [ast.Constant(str(key))], [])]
+                decorator_list=[ast.Call(ast.Name("exercise"), [ast.Constant(str(key))], []), *inner]
             ) as function
-        ]:
+        ] if [ast.unparse(decorator) for decorator in inner] in ([], ["contextmanager"]):
             pass
         case _:
-            raise CourseError('an exercise cell holds one function under @exercise("key") and nothing else.')
+            raise CourseError(
+                'an exercise cell holds one function under @exercise("key") and nothing else; only '
+                "@contextmanager may stand between them."
+            )
     lines = source.split("\n")
     begins = [number for number, line in enumerate(lines, 1) if line.strip() == BEGIN]
     ends = [number for number, line in enumerate(lines, 1) if line.strip() == END]

@@ -21,9 +21,11 @@ import numpy as np
 from IPython.display import display
 
 from . import _check, _diagnosis
+from ._check import Complaint
 
 __all__ = [
-    "Exercise", "Mistake", "Verdict", "check", "exercise", "hint", "reference", "registry", "verdict",
+    "Complaint", "Exercise", "Mistake", "Verdict", "check", "exercise", "hint", "reference", "registry",
+    "verdict",
 ]  # fmt: skip
 
 Status = Literal["right", "not attempted", "not right yet", "error", "too slow"]
@@ -62,9 +64,9 @@ class Exercise:
     limit: float = 20.0  #: seconds for all calls of one check together; then they are stopped
     slow: float = 5.0  #: seconds; a right answer that takes longer is "too slow"
     alternatives: tuple[Callable[..., object], ...] = ()  #: other right answers, for the tests only
-    #: computed from a result and compared in its place, for what its numbers do not show; may raise an
-    #: exception with a sentence for the student
-    probe: Callable[[object], object] | None = None
+    #: how the check uses an answer: called as use(answer, *args) in place of answer(*args), and what it
+    #: returns is compared; may raise Complaint with a sentence for the student
+    use: Callable[..., object] | None = None
     rtol32: float = 1e-4  #: allowed error / max|reference| of each array where any float32 is involved
     rtol64: float = 1e-9  #: the same where everything is float64
 
@@ -148,14 +150,17 @@ def check(key: str, fn: Callable[..., object]) -> Verdict:
     Raises UnknownExercise for a key that does not exist, and KeyboardInterrupt if the user interrupts.
     """
     ex = registry[key]
-    names = tuple(inspect.signature(ex.reference).parameters)
+    if ex.use:
+        _, *names = inspect.signature(ex.use).parameters
+    else:
+        names = list(inspect.signature(ex.reference).parameters)
     with _check.undisturbed():
         cases = [args for seed in SEEDS for args in ex.cases(np.random.default_rng(seed))]
-        expected = [_check.observe(ex.reference, args, names, ex.probe) for args in cases]
+        expected = [_check.observe(ex.reference, args, names, ex.use) for args in cases]
 
         def observe_all(answer: Callable[..., object]) -> Iterator[_check.Outcome]:
             for args, want in zip(cases, expected, strict=True):
-                yield _check.observe(answer, args, names, ex.probe, may_change=want.changed)
+                yield _check.observe(answer, args, names, ex.use, may_change=want.changed)
 
         session = _check.Session()
         try:

@@ -16,7 +16,7 @@ import time
 import traceback
 import types
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +29,8 @@ NUDGE = 0.5  # s between interrupts for code that swallows them
 
 
 LEFT_BELOW = (
-    "Your code stands above `raise NotImplementedError()`: replace that line by `return` and the result."
+    "Your code stands above `raise NotImplementedError()`: put `return` and the result in place of that line "
+    "(in a context manager, `yield`)."
 )
 UNINITIALISED = (
     "With `where=`, NumPy leaves the other elements as it finds the memory: pass `out=np.zeros_like(...)`."
@@ -38,6 +39,10 @@ UNINITIALISED = (
 
 class OutOfTime(Exception):
     """The time limit was reached."""
+
+
+class Complaint(Exception):
+    """What is wrong with an answer, as a sentence for the student."""
 
 
 # Outcomes --------------------------------------------------------------------------------------------------
@@ -54,9 +59,10 @@ class Array:
 
 @dataclass(frozen=True)
 class Other:
-    """Anything else that a function returned, None included."""
+    """Anything else that a function returned, None included, or a complaint about it."""
 
     kind: str  # "None", "a dict", ...
+    complaint: str = ""
 
 
 Value = Array | Other | tuple  # a tuple holds values again
@@ -77,11 +83,11 @@ class Outcome:
 def observe(
     fn: Callable[..., object],
     args: tuple,
-    names: tuple[str, ...],
-    probe: Callable[[object], object] | None = None,
+    names: Sequence[str],
+    use: Callable[..., object] | None = None,
     may_change: frozenset[str] = frozenset(),
 ) -> Outcome:
-    """Call `fn` on a deep copy of `args`, then `probe` on its result.
+    """Call `fn` on a deep copy of `args`, or `use` on `fn` and the copy.
 
     Parts in `may_change` are not reported as changed.
     """
@@ -91,10 +97,12 @@ def observe(
     np.random.seed(0)
     if torch := sys.modules.get("torch"):
         torch.default_generator.manual_seed(0)
+        torch.set_grad_enabled(True)  # whatever the call before left
     value, error = Other("None"), None
     try:
-        result = fn(*args)
-        value = _value(probe(result) if probe else result)
+        value = _value(use(fn, *args) if use else fn(*args))
+    except Complaint as complaint:
+        value = Other("a complaint", str(complaint))
     except KeyboardInterrupt:  # the time limit, or the user
         raise
     except BaseException as e:  # noqa: B036  (SystemExit too: exit() in an answer must not end the kernel)
@@ -134,7 +142,7 @@ def _dtype_name(tensor: Any) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _parts(args: tuple, names: tuple[str, ...]) -> Iterator[tuple[str, object]]:
+def _parts(args: tuple, names: Sequence[str]) -> Iterator[tuple[str, object]]:
     """Everything in `args` that a call should leave alone, as (path, comparable content)."""
     seen: set[int] = set()
     for i, arg in enumerate(args):
@@ -164,6 +172,7 @@ def _parts_of(obj: Any, path: str, seen: set[int]) -> Iterator[tuple[str, object
             hooks = {k: len(v) for k, v in vars(module).items() if k.endswith("_hooks") and v}
             yield f"the hooks of {here}", sorted(hooks.items())
         for name, tensor in [*obj.named_parameters(), *obj.named_buffers()]:
+            yield f"{path}.{name}.requires_grad", tensor.requires_grad
             yield from _parts_of(tensor, f"{path}.{name}", seen)
     elif isinstance(obj, dict):
         for key, item in obj.items():
@@ -209,7 +218,8 @@ def has_code_above_the_stub(fn: Callable[..., object]) -> bool:
     code = _code(fn)
     if code is None:
         return False
-    parameters = code.co_argcount + code.co_kwonlyargcount
+    named, *starred = inspect.getargs(code)
+    parameters = len(named) + sum(name is not None for name in starred)
     return set(code.co_names) > {"NotImplementedError"} or code.co_nlocals > parameters
 
 
@@ -323,7 +333,8 @@ def within(limit: float, call: Callable[[], Any]) -> Any:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Put back afterwards: random states, NumPy's error state, PyTorch's grad mode and number of threads.
+    """Put back afterwards: random states, NumPy's error state, PyTorch's grad mode, number of threads and the
+    hooks that it calls for every module.
 
     Silences warnings.
     """
@@ -339,6 +350,10 @@ def undisturbed() -> Iterator[None]:
             gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
             stack.enter_context(torch.random.fork_rng(devices=gpus))
             stack.enter_context(torch.enable_grad())
+            for name, hooks in vars(torch.nn.modules.module).items():
+                if name.startswith("_global_") and isinstance(hooks, dict):
+                    stack.callback(hooks.update, dict(hooks))
+                    stack.callback(hooks.clear)  # callbacks run in reverse order
             # inputs are small, and where other programs use the cores, threads wait for one another
             stack.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(1)

@@ -69,9 +69,13 @@ def explains(outcomes: Iterable[Outcome], trials: list[Trial]) -> bool:
 
 
 def _signature(error: BaseException | None) -> tuple:
-    """What two exceptions with one cause share: type, words, and the shapes they name, in any order."""
-    shapes = re.findall(r"\([\d, ]*\)", str(error))
-    return type(error), re.sub(r"\([\d, ]*\)", "", str(error)).split(), sorted(shapes)
+    """What two exceptions with one cause share: type, words, and the shapes they name, in any order.
+
+    The name of the function that was called wrongly, as in "keep() takes 2 positional arguments", may differ.
+    """
+    words = re.sub(r"^[\w.<>]+\(\)", "", str(error))
+    shapes = re.findall(r"\([\d, ]*\)", words)
+    return type(error), re.sub(r"\([\d, ]*\)", "", words).split(), sorted(shapes)
 
 
 def failure(trials: list[Trial], fn: Callable[..., object]) -> tuple[str, ...]:
@@ -151,6 +155,8 @@ def _is_nothing(got: Value, _want: Value) -> str | None:
 
 def _misfit(got: Value, want: Value, what: str = "The result") -> str | None:
     """What is wrong with the container, the shape or the dtype of a value; None if nothing is."""
+    if isinstance(got, Other) and got.complaint:
+        return got.complaint
     if isinstance(want, tuple):
         if not isinstance(got, tuple):
             return f"{what} is {_kind(got)}; wanted a tuple of {len(want)}."

@@ -19,7 +19,7 @@ from torch import nn
 from helpers import metrics, saliency, sequential_cam
 from helpers.sequential_cam import capture
 
-from . import Exercise, Mistake
+from . import Complaint, Exercise, Mistake
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -87,33 +87,34 @@ def _capture_cases(rng):
     return cases
 
 
-def _flow(result):
+def _flow(answer, net, layer, images):
     """The pair with the gradient that flows from its logits to its activations, or a sentence on why none does."""
+    result = answer(net, layer, images)
     if not (isinstance(result, tuple | list) and len(result) == 2):
         return result
     for what, item in zip(("activations", "logits"), result, strict=True):
         if not isinstance(item, torch.Tensor):
-            raise ValueError(f"the {what} are no tensor but of type `{type(item).__name__}`")
+            raise Complaint(f"The {what} are no tensor but of type `{type(item).__name__}`.")
     activations, logits = result
     if not activations.requires_grad and not logits.requires_grad:
-        raise ValueError(
-            "no gradient can flow: neither the activations nor the logits remember what they were computed from"
+        raise Complaint(
+            "No gradient can flow: neither the activations nor the logits remember what they were computed from."
         )
     if not activations.requires_grad:
-        raise ValueError("no gradient can flow back to the activations: they are cut off from the logits")
+        raise Complaint("No gradient can flow back to the activations: they are cut off from the logits.")
     if not logits.requires_grad:
-        raise ValueError("no gradient can start from the logits: they are cut off from the net")
+        raise Complaint("No gradient can start from the logits: they are cut off from the net.")
     (gradient,) = torch.autograd.grad(logits.sum(), activations, allow_unused=True, retain_graph=True)
     if gradient is None:
         common = _steps(activations) & _steps(logits)
         if not common:
-            raise ValueError(
-                "no gradient can flow: the layers behind the activations went on with a copy that is cut off from them"
+            raise Complaint(
+                "No gradient can flow: the layers behind the activations went on with a copy that is cut off from them."
             )
         if not any(step.next_functions for step in common):  # nothing but parameters
-            raise ValueError(
-                "no gradient can flow: the logits were not computed from these activations, but in another "
-                "forward pass"
+            raise Complaint(
+                "No gradient can flow: the logits were not computed from these activations, but in another "
+                "forward pass."
             )
         gradient = torch.zeros_like(activations)  # made from the right ones, but nothing comes after them
     return (activations, logits), gradient
@@ -224,7 +225,7 @@ capturing = Exercise(
     title="capture a layer's output",
     reference=sequential_cam.capture,
     cases=_capture_cases,
-    probe=_flow,
+    use=_flow,
     mistakes=(
         Mistake(
             _neighbour(-1),
@@ -545,12 +546,13 @@ def _gradient_with_graph(net, layer, images, classes):
     return activations.detach(), gradients
 
 
-def _off_the_graph(result):
+def _off_the_graph(answer, net, layer, images, classes):
     """The pair as it is, if no graph hangs on it."""
+    result = answer(net, layer, images, classes)
     if isinstance(result, tuple | list):
         for name, item in zip(("activations", "gradients"), result, strict=False):
             if isinstance(item, torch.Tensor) and item.requires_grad:
-                raise ValueError(f"the {name} that you return are still part of a graph")
+                raise Complaint(f"The {name} that you return are still part of a graph.")
     return result
 
 
@@ -564,7 +566,7 @@ logit_gradients = Exercise(
     title="the gradient of one logit",
     reference=sequential_cam.logit_gradient,
     cases=_gradient_cases,
-    probe=_off_the_graph,
+    use=_off_the_graph,
     mistakes=(
         Mistake(
             _still_in_the_graph,
