@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-__all__ = ["cut", "grad_cam"]
+__all__ = ["cut", "evaluating", "grad_cam"]
 
 
 @contextmanager
@@ -74,10 +74,11 @@ def grad_cam(
         stack.enter_context(torch.inference_mode(False))
         stack.callback(torch.clear_autocast_cache)  # weights cast without a graph cannot be trained
         stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled code does not call hooks
-        stack.enter_context(_evaluating(model))
+        stack.enter_context(evaluating(model))
         stack.enter_context(layer.register_forward_hook(_expect_floats))
         leaves = stack.enter_context(cut(layer))
-        logits = model(images)
+        # what was made in inference mode cannot be recorded, but a copy of it can
+        logits = model(images.clone() if images.is_inference() else images)
         if not leaves:
             raise ValueError("the layer did not run in model(images): pass a layer of this very model")
         _expect_logits(logits)
@@ -95,7 +96,7 @@ def grad_cam(
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode for every module, and afterwards the mode that each of them had."""
     modes = [(module, module.training) for module in model.modules()]
     try:
@@ -136,7 +137,7 @@ def _expect_classes(classes: int | Sequence | Tensor | None, logits: Tensor) -> 
         return logits.argmax(dim=1)
     try:
         wanted = torch.as_tensor(classes, device=logits.device)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"classes cannot be read as a table of whole numbers: {error}") from error
     if wanted.dtype == torch.bool or wanted.is_floating_point() or wanted.is_complex():
         raise TypeError(f"classes are {wanted.dtype}: pass whole numbers, such as labels (int64)")
@@ -148,9 +149,10 @@ def _expect_classes(classes: int | Sequence | Tensor | None, logits: Tensor) -> 
             f"classes of shape {tuple(wanted.shape)} do not fit {images} images: pass one class for all, "
             f"one per image, ({images},), or K per image, ({images}, K)"
         )
+    wanted = wanted.long()
     if ((wanted < 0) | (wanted >= count)).any():
         raise ValueError(f"classes from {wanted.min()} to {wanted.max()}: the model has 0 to {count - 1}")
-    return wanted.long()
+    return wanted
 
 
 def _gradients(scores: Sequence[Tensor], leaf: Tensor) -> Iterator[Tensor]:

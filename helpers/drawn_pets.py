@@ -64,7 +64,10 @@ Window = tuple[slice, slice]  # rows and columns
 
 @dataclass(frozen=True)
 class Pet:
-    """A pet in its scene. What is not said here (pose, fur, clutter, light) follows from number and seed."""
+    """A pet in its scene. What is not said here (pose, fur, clutter, light) follows from number and seed.
+
+    Raises ValueError for values that it cannot have; so does `dataclasses.replace`.
+    """
 
     number: int
     seed: int
@@ -99,7 +102,7 @@ def sample_pets(numbers: int | Sequence[int], *, seed: int = 0) -> list[Pet]:
 
     A pet depends on its number and the seed only. Of two numbers 2k and 2k+1, one is a cat and one a dog.
     Some have the other species' ears, and dogs show their tongue more often; collars and backgrounds tell
-    nothing.
+    nothing. Raises ValueError for other numbers and seeds.
     """
     seed = _whole(seed, "seed")
     if isinstance(numbers, int | np.integer):
@@ -117,7 +120,7 @@ def draw_pets(pets: Sequence[Pet], size: int = 96) -> tuple[np.ndarray, np.ndarr
 
     Returns images, uint8 (N, 3, size, size), red, green and blue from 0 to 255, and parts, uint8
     (N, size, size), indices into `PART_NAMES`. Shadows on the ground belong to no part, but are hidden
-    together with what throws them.
+    together with what throws them. Raises ValueError for other sizes, and for anything but pets.
     """
     size, pets = _size(size), _pets(pets)
     images = np.empty((len(pets), 3, size, size), np.uint8)
@@ -132,6 +135,7 @@ def draw_pair(left: Pet, right: Pet, size: int = 96) -> tuple[np.ndarray, np.nda
 
     Returns image, uint8 (3, size, size), parts, uint8 (size, size), indices into `PART_NAMES`, and owners,
     uint8 (size, size): whose part that is, 1 for the left pet, 2 for the right one, 0 for neither.
+    Raises ValueError as `draw_pets` does.
     """
     return _draw(_pets([left, right]), _size(size))
 
@@ -144,7 +148,9 @@ def plant(
     present, absent  changes of a pet's entries, such as {"collar": "red"} and {"collar": None}
     shares           the share of cats and the share of dogs that get `present`; the others get `absent`
 
-    Returns the changed pets, in the same order. What a pet gets depends on its number and the two seeds.
+    Returns the changed pets, in the same order. What a pet gets depends on its number and the two seeds:
+    give two shortcuts two seeds, or they fall on the same pets. Raises ValueError for shares outside [0, 1]
+    and for changes that a pet does not have.
     """
     seed, generator, planted = _whole(seed, "seed"), np.random.RandomState(), []
     if np.shape(shares) != (2,) or not all(0 <= share <= 1 for share in shares):

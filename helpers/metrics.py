@@ -69,14 +69,18 @@ def flip_rate(
     """How often a change alone makes the model predict another class: the share of counterfactual pairs.
 
     predict: N items -> classes (N,); change: an item -> its counterfactual twin, such as the same pet with
-    another collar. Items that it leaves as they are make no pair and do not count; at least one must change
-    -> from 0 to 1. What an item really is does not matter. A part that flips the prediction when it is
-    *swapped* is used by the model; one that does so when it is *hidden* may only have left an odd picture.
+    another collar. Items that it leaves as they are make no pair and do not count -> from 0 to 1. What an
+    item really is does not matter. Descriptions are compared, not pictures: hiding a collar that is not there
+    would count as a pair that cannot flip. Raises ValueError if there is no pair. A part that flips the
+    prediction when it is *swapped* is used by the model; one that does so when it is *hidden* may only have
+    left an odd picture.
     """
     twins = [(item, change(item)) for item in items]
     pairs = [(item, twin) for item, twin in twins if item != twin]
-    before = predict([item for item, _ in pairs])
-    after = predict([twin for _, twin in pairs])
+    if not pairs:
+        raise ValueError("the change leaves every item as it is: choose a change, or items, that make pairs")
+    before = np.asarray(predict([item for item, _ in pairs]))
+    after = np.asarray(predict([twin for _, twin in pairs]))
     return float(np.mean(before != after))
 
 

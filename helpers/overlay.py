@@ -121,7 +121,8 @@ def outline(image: NDArray[Any], mask: NDArray[np.bool_], rgb: Sequence[float] =
     rgb: the line's colour, red, green, blue in [0, 1]. The line runs just inside the mask, one pixel wide.
     """
     picture = as_rgb(image).copy()
-    picture[find_boundaries(mask, mode="inner")] = rgb
+    edge = find_boundaries(np.pad(mask, 1), mode="inner")  # the picture's border closes the line
+    picture[edge[1:-1, 1:-1]] = rgb
     return picture
 
 
@@ -131,7 +132,8 @@ def panels(
     """A grid of pictures. Each panel is (title, picture, options of `Axes.imshow`).
 
     size: inches per panel; bar: label of a colour bar for the last panel, none if empty. Rows may be shorter
-    than the first one. Grey pictures are drawn from black (0) to white (1) unless the options say otherwise.
+    than the longest one. Pictures are drawn in grey, from 0 (black) to 1 (white), unless the options say
+    otherwise.
     """
     width = max(len(row) for row in rows)
     figure, axes = plt.subplots(
@@ -177,15 +179,22 @@ def show(figure: Figure, alt: str) -> None:
     alt: what there is to see, in a sentence or more. Raises ValueError if that is missing. A notebook's own
     image output cannot carry a description, so this writes HTML. Lossless WebP keeps notebooks small:
     enlarged pixels are flat squares, which it stores in a third of what JPEG needs, without blurring them.
+    Photos are the other way round: where losses save two thirds, they are accepted.
     """
     if len(alt.split()) < 4:
         raise ValueError(f"alt={alt!r} says too little: describe in a sentence what there is to see")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="webp", dpi=100, pil_kwargs={"lossless": True})
+
+    def webp(**options: object) -> bytes:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="webp", dpi=100, pil_kwargs=options)
+        return buffer.getvalue()
+
+    exact, lossy = webp(lossless=True), webp(quality=40, method=6)
+    picture = lossy if 3 * len(lossy) < len(exact) else exact
     plt.close(figure)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    picture = f'<img style="max-width:100%" alt="{html.escape(alt)}" src="data:image/webp;base64,{data}">'
-    display({"text/html": picture, "text/plain": f"Figure: {alt}"}, raw=True)
+    data = base64.b64encode(picture).decode()
+    tag = f'<img style="max-width:100%" alt="{html.escape(alt)}" src="data:image/webp;base64,{data}">'
+    display({"text/html": tag, "text/plain": f"Figure: {alt}"}, raw=True)
 
 
 def explore(draw: Callable[..., None], **controls: Any) -> None:

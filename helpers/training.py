@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from helpers.cam import evaluating
 from helpers.data import ImageSet
 
 CHUNK = 250  # images per forward pass where no gradient is needed
@@ -43,15 +44,11 @@ def device_of(net: nn.Module) -> torch.device:
 def logits_of(net: nn.Module, images: torch.Tensor, prepare: Prepare | None = None) -> torch.Tensor:
     """Logits of any number of images, without gradients. images: (N, C, H, W) -> (N, classes) on the CPU.
 
-    prepare: as in `fit`. The net is in evaluation mode meanwhile, and as it was afterwards.
+    prepare: as in `fit`. The net is in evaluation mode meanwhile, and each module as it was afterwards.
     """
-    was_training = net.training
-    net.eval()
-    try:
+    with evaluating(net):
         parts = (part.to(device_of(net)) for part in images.split(CHUNK))
         return torch.cat([net(prepare(part) if prepare else part).cpu() for part in parts])
-    finally:
-        net.train(was_training)
 
 
 def fit(
@@ -73,8 +70,9 @@ def fit(
     N. Topin 2018). schedule: instead of that, a function that makes a scheduler for the optimiser, for
     example `lambda o: StepLR(o, 5, 0.2)`; it steps after each epoch, and a `ReduceLROnPlateau` looks at the
     test loss. prepare: applied to each batch on the net's device, for example to normalise it; without it the
-    images go in as they are. The order of the images depends on `seed` alone. Leaves the net in evaluation
-    mode. Raises ValueError if both kinds of schedule are asked for.
+    images go in as they are. The order of the images depends on `seed` alone. Every module is in training
+    mode meanwhile and in evaluation mode afterwards. Raises ValueError if both kinds of schedule are asked
+    for.
     """
     if one_cycle and schedule:
         raise ValueError("one_cycle and schedule both set the learning rate; choose one")

@@ -308,6 +308,23 @@ def test_images_may_come_out_of_inference_mode(net, images):
     assert torch.equal(grad_cam(net, net.layer, inside)[0], expected)
 
 
+def test_images_out_of_inference_mode_may_be_saved_for_backward():
+    class Gated(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Identity()
+            self.head = torch.nn.Linear(60, 4)
+
+        def forward(self, x):
+            return self.head((self.layer(x) * x).flatten(1))
+
+    net, images = Gated(), torch.rand(2, 3, 4, 5)
+    expected, _ = grad_cam(net, net.layer, images, 1, relu=False)
+    with torch.inference_mode():
+        maps, _ = grad_cam(net, net.layer, images * 1, 1, relu=False)
+    assert torch.equal(maps, expected)
+
+
 def test_channels_last(net, images):
     expected, _ = grad_cam(net, net.layer, images, CLASSES, relu=False)
     net = net.to(memory_format=torch.channels_last)

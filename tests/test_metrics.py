@@ -51,6 +51,14 @@ def test_flip_rate_counts_pairs_that_differ():
     assert flip_rate(predict, [9, 12, 20], lambda n: max(n, 12)) == 1, "12 and 20 stay: one pair, which flips"
 
 
+def test_flip_rate_takes_lists_and_wants_a_pair():
+    assert flip_rate(lambda numbers: [n > 10 for n in numbers], [1, 9, 12], lambda n: n + 5) == pytest.approx(
+        1 / 3
+    )
+    with pytest.raises(ValueError, match="leaves every item as it is"):
+        flip_rate(lambda numbers: np.zeros(len(numbers)), [1, 2], lambda n: n)
+
+
 def test_flips_in_both_directions_do_not_cancel():
     answers = {"a": 0, "b": 1, "A": 1, "B": 0}
     assert flip_rate(lambda items: np.array([answers[item] for item in items]), ["a", "b"], str.upper) == 1

@@ -82,6 +82,7 @@ def test_outline_colours_the_edge_of_the_mask_only():
     drawn = overlay.outline(picture, mask, rgb=(1, 0.5, 0))
     edge = mask.copy()
     edge[3, 2:5] = False
+    assert (overlay.outline(picture, np.ones((7, 7), bool))[0] == 1).all(), "the picture's border closes it"
     np.testing.assert_array_equal(drawn, edge[..., None] * np.array([1, 0.5, 0]))
     assert not picture.any(), "the picture stays as it was"
 
@@ -153,6 +154,35 @@ def test_show_writes_a_described_picture_and_closes_it(shown):
     with Image.open(io.BytesIO(base64.b64decode(data[2]))) as picture:
         assert picture.format.lower() == data[1] and picture.width > 100
     assert not plt.fignum_exists(figure.number)
+
+
+@pytest.mark.parametrize("cells, exact", [(6, True), (300, False)])
+def test_photos_are_stored_with_losses_and_enlarged_pixels_without(shown, cells, exact):
+    noise = np.random.default_rng(0).random((cells, cells))
+    figure = plt.figure(figsize=(3, 3))
+    figure.add_axes((0, 0, 1, 1)).imshow(noise, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    overlay.show(figure, "Noise in squares, few or many of them.")
+    data = base64.b64decode(re.search(r"base64,([^\"]+)", shown[0]["text/html"])[1])
+    with Image.open(io.BytesIO(data)) as picture:
+        stored = np.asarray(picture.convert("L")) / 255
+    step = 300 // cells
+    off = np.abs(stored[step // 2 :: step, step // 2 :: step] - noise).max()
+    assert (off < 0.01) == exact
+
+
+def test_panels_have_titles_scales_and_a_colour_bar():
+    rows = [
+        [("one", np.eye(4), {}), ("two", np.eye(3), {"cmap": "cividis", "vmin": -1, "vmax": 2})],
+        [("three", np.eye(2), {})],
+    ]
+    figure = overlay.panels(rows, bar="strength")
+    *axes, bar = figure.axes
+    assert [axis.get_title() for axis in axes] == ["one", "two", "three", ""]
+    assert [axis.images[0].get_clim() for axis in axes[:3]] == [(0, 1), (-1, 2), (0, 1)]
+    assert [axis.images[0].get_cmap().name for axis in axes[:2]] == ["gray", "cividis"]
+    assert not axes[3].images and not axes[3].axison
+    assert "strength" in (bar.get_ylabel(), bar.get_xlabel())
+    plt.close(figure)
 
 
 def test_show_wants_a_description():

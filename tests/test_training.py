@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 from torchvision.transforms import v2
 
 from helpers.data import load_fashion_mnist, load_pets
+from helpers.hooks import capture
 from helpers.models import fashion_gap_net, fashion_net, pet_net
 from helpers.training import fit, logits_of
 
@@ -123,6 +124,50 @@ def test_logits_of_leaves_the_net_as_it_was(mode):
     assert net.training is mode and not logits.requires_grad
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
     torch.testing.assert_close(logits[1_200:], net.eval()(images[1_200:]).detach())
+
+
+def test_logits_of_restores_each_module():
+    net = fashion_gap_net().train()
+    net.norm1.eval()  # frozen
+    logits_of(net, torch.rand(2, 1, 28, 28))
+    assert net.training and net.norm2.training and not net.norm1.training
+
+
+def test_a_net_in_evaluation_mode_is_trained_as_any_other(garments):
+    nets = []
+    for mode in (True, False):
+        torch.manual_seed(0)
+        net = fashion_gap_net().train(mode)
+        fit(net, *garments, epochs=1)
+        nets.append(net)
+    assert torch.equal(nets[0].norm1.running_mean, nets[1].norm1.running_mean)
+    assert nets[0].norm1.running_mean.any() and torch.equal(nets[0].linear.weight, nets[1].linear.weight)
+
+
+def test_one_epoch_is_the_textbook_loop(garments):
+    train, test = garments[0].subset(range(200)), garments[1]
+    net, history = trained(fashion_net, (train, test), epochs=1, batch=100)
+    torch.manual_seed(0)
+    other = fashion_net()
+    optimiser = torch.optim.Adam(other.parameters(), 0.001)
+    losses = []
+    loader = torch.utils.data.DataLoader(train, 100, shuffle=True, generator=torch.Generator().manual_seed(0))
+    for images, labels in loader:
+        optimiser.zero_grad()
+        losses.append(torch.nn.functional.cross_entropy(other(images), labels))
+        losses[-1].backward()
+        optimiser.step()
+    assert history.train_loss == pytest.approx([sum(losses).item() / 2])
+    torch.testing.assert_close(net.linear.weight, other.linear.weight)
+
+
+@pytest.mark.parametrize("pixels, maps", [(96, (94, 45, 20)), (72, (70, 33, 14)), (22, (20, 8, 2))])
+def test_shapes_of_the_pet_net(pixels, maps):
+    net = pet_net()
+    with capture(net.relu1, net.relu2, net.relu3) as kept:
+        assert net(torch.rand(2, 3, pixels, pixels)).shape == (2, 2)
+    assert tuple(kept[layer].shape[-1] for layer in (net.relu1, net.relu2, net.relu3)) == maps
+    assert sum(parameter.numel() for parameter in net.parameters()) == 42_818
 
 
 def test_mode_is_restored_after_a_failure():
