@@ -21,7 +21,11 @@ import pytest
 from helpers.course import notebooks
 
 # Of each lab the exercise that is answered wrongly.
-LABS = {"01_numpy_saliency.ipynb": "1.1", "02_fashion_mnist_gradcam.ipynb": "2.3"}
+LABS = {
+    "01_numpy_saliency.ipynb": "1.1",
+    "02_fashion_mnist_gradcam.ipynb": "2.3",
+    "03_cats_vs_dogs_gradcam.ipynb": "3.5",
+}
 # Makes the first known mistake of the exercise, whatever that is.
 WRONG_ANSWER = """@exercise("{key}")
 def wrong(*arguments):

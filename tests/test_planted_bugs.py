@@ -86,6 +86,30 @@ PLANTED: dict[str, dict[str, tuple[str, str, str]]] = {
             "return cam, size * averaged, hires_cam(activations, gradients)",
         ),
     },
+    "03_cats_vs_dogs_gradcam.ipynb": {
+        "no step": (
+            "training.py",
+            "torch.optim.Adam(net.parameters(), learning_rate)",
+            "torch.optim.Adam(net.parameters(), 0.0)",
+        ),
+        "inputs kept": ("hooks.py", "outputs.append(output)", "outputs.append(inputs[0])"),
+        "no clone": (
+            "hooks.py",
+            "return output.clone()",
+            "return output",
+        ),
+        "weights summed over channels": (
+            "cam.py",
+            "mean(dim=(2, 3), keepdim=True)",
+            "mean(dim=(1, 2, 3), keepdim=True)",
+        ),
+        "everything recorded": ("cam.py", "output.detach().requires_grad_()", "output.requires_grad_()"),
+        "padding shifts the wrong way": (
+            "overlay.py",
+            "(kernel - 1) / 2 - padding",
+            "(kernel - 1) / 2 + padding",
+        ),
+    },
 }
 
 
