@@ -186,7 +186,7 @@ def around(places):
         ({"tongue": False}, "tongue"),
         ({"hidden": ("clutter",)}, "clutter"),
     ],
-    ids=str,
+    ids=lambda value: "other species" if callable(value) else str(value),
 )
 def test_a_change_stays_within_its_part(differing, change, part):
     differs, parts, others = differing(change)
