@@ -1,7 +1,8 @@
 """Heatmaps on pictures: scale, enlarge, colour, blend, lay out, and send out with a description.
 
 Colour maps: `HEAT` for strength (0 to 1), `SIGNED` for maps with signs (0 in the middle); both are
-perceptually uniform and readable for colour-blind people.
+perceptually uniform and readable for colour-blind people. `PARTS`, for maps of up to ten parts, are colours
+that colour-blind people can tell apart (Petroff 2021, "Accessible Color Sequences for Data Visualization").
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import display
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from skimage.segmentation import find_boundaries
@@ -26,6 +28,7 @@ Array = NDArray[np.floating]
 
 HEAT = "inferno"
 SIGNED = "berlin"
+PARTS = ListedColormap(plt.style.library["petroff10"]["axes.prop_cycle"].by_key()["color"], name="parts")
 
 
 def to_unit(maps: Array) -> Array:
