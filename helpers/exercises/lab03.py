@@ -2557,6 +2557,11 @@ energy = Exercise(
             "trial",
         ),
         Mistake(
+            _by_class(classes=lambda labels: range(2)),
+            "You take the classes to be 0 and 1, as in this lab: which ones there are, `np.unique(labels)` says.",
+            "trial",
+        ),
+        Mistake(
             _by_class(classes=lambda labels: range(len(np.unique(labels)))),
             "You take the classes to be 0, 1, 2, ...: which ones there are, `np.unique(labels)` says.",
             "trial",
@@ -2849,6 +2854,18 @@ flips = Exercise(
             _of_pairs(lambda before, after, truth: _mean(before != truth)),
             "You compare the predictions before the change with what the items really are: compare them with the predictions "
             "for the twins.",
+            "trial",
+        ),
+        Mistake(  # as the lab itself asks for the species; one of the inputs has foxes, too
+            _of_pairs(lambda before, after, truth: _mean(after != (truth == SPECIES.index("dog")))),
+            'You compare the predictions for the twins with the species (`== "dog"`): compare them with the predictions '
+            "before the change, right or wrong.",
+            "trial",
+        ),
+        Mistake(
+            _of_pairs(lambda before, after, truth: _mean(before != (truth == SPECIES.index("dog")))),
+            'You compare the predictions before the change with the species (`== "dog"`): compare them with the predictions '
+            "for the twins, right or wrong.",
             "trial",
         ),
         Mistake(
