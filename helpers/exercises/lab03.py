@@ -138,6 +138,8 @@ def _state(net):
 
 def _expect_state(net, state, when):
     left = _hook_count(net) - state[0]
+    if left < 0:
+        raise Complaint(f"{when}, another hook is gone: remove only your own, with `handle.remove()`.")
     if left:
         raise Complaint(f"{when}, {left} hook{'s are' if left > 1 else ' is'} left on the net.")
     if torch.is_grad_enabled() != state[1]:
@@ -146,7 +148,8 @@ def _expect_state(net, state, when):
 
 
 def _expect_errors_to_pass(answer, modules, net, images):
-    """Complain unless an error in the block comes out of it and leaves no trace."""
+    """Complain unless an error in the block comes out of it and leaves no trace, and other people's hooks stay."""
+    others = modules[0].register_forward_hook(lambda *args: None)
     state = _state(net)
     for run_first in (False, True):
         block = answer(*modules)
@@ -162,6 +165,7 @@ def _expect_errors_to_pass(answer, modules, net, images):
         else:
             raise Complaint("An error inside the block is swallowed: it must come out again.")
         _expect_state(net, state, "After a block that an error has ended")
+    others.remove()
 
 
 def _expect_list(kept, number, when):
