@@ -12,10 +12,10 @@ QUICKER = {
     "01_numpy_saliency.ipynb": [("epochs=6", "epochs=2"), ("epochs=10", "epochs=1")],
     "02_fashion_mnist_gradcam.ipynb": [('"short": (3_000, 3)', '"short": (300, 1)')],
     "03_cats_vs_dogs_gradcam.ipynb": [
-        ('"short": (1_200, 72, 16, 6, 4)', '"short": (60, 72, 16, 1, 4)'),
+        ('"short": (1_200, 72, 16, 5, 4)', '"short": (60, 72, 16, 1, 4)'),
         ('load_pets("test", 250 if count', 'load_pets("test", 60 if count'),
         ("sample_pets(560, seed=3)", "sample_pets(40, seed=3)"),
-        ("sample_pets(125, seed=7)", "sample_pets(20, seed=7)"),
+        ("sample_pets(60, seed=7)", "sample_pets(20, seed=7)"),
     ],
 }
 
