@@ -6,7 +6,7 @@ EXTRAS ?= test
 PYTHON ?=
 BIN := .venv/bin
 INSTALLED := .venv/installed-$(EXTRAS)
-PYTEST := $(BIN)/python -m pytest -n 2 -rs
+PYTEST := $(BIN)/python -m pytest -n 2 -rs --durations=15
 
 .PHONY: help labs test release solutions times bench doctor constraints test-lowest clean
 
