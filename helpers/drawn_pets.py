@@ -14,14 +14,33 @@ the processor.
 
 from __future__ import annotations
 
-import math
-import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
+
+from helpers.canvas import (
+    BACKGROUND_PAINTERS,
+    BACKGROUNDS,
+    BLACK,
+    DARK,
+    WHITE,
+    Canvas,
+    Coat,
+    Colour,
+    Dice,
+    Light,
+    Pen,
+    column,
+    curve,
+    dark,
+    mix,
+    one_of,
+    picture_size,
+    roll,
+    wave,
+    whole,
+)
 
 __all__ = [
     *("CLASS_NAMES", "PART_NAMES", "HEAD", "COLLARS", "BACKGROUNDS", "HIDEABLE", "Pet"),
@@ -34,9 +53,6 @@ PART_NAMES: tuple[str, ...] = (
 )
 HEAD: tuple[str, ...] = ("face", "ears", "eyes", "muzzle", "tongue")
 COLLARS: tuple[str, ...] = ("red", "blue", "green", "yellow", "violet")
-BACKGROUNDS: tuple[str, ...] = (
-    *("room", "grass", "cage", "night", "dots", "stripes", "tiles", "sky", "beach", "snow"),
-)
 HIDEABLE: tuple[str, ...] = ("pet", *PART_NAMES[1:])
 
 # What lab 03 plants in the training sets of its networks A and B, in the order that `plant` takes: what goes
@@ -56,10 +72,6 @@ STREAMS = {
     **{"body": 8, "ears": 8, "face": 6, "eyes": 8, "muzzle": 8, "tongue": 4},
 }
 BLOCK = 10  # consecutive numbers that share a random generator: to make one takes long
-
-Colour = tuple[float, float, float]
-Point = tuple[float, float]
-Window = tuple[slice, slice]  # rows and columns
 
 
 @dataclass(frozen=True)
@@ -81,17 +93,17 @@ class Pet:
     hidden: tuple[str, ...] = ()  # parts left out, of HIDEABLE; "pet" leaves the scene only
 
     def __post_init__(self) -> None:
-        _whole(self.number, "number")
-        _whole(self.seed, "seed")
+        whole(self.number, "number")
+        whole(self.seed, "seed")
         for name in ("species", "ears", "eyes", "muzzle"):
-            _one_of(getattr(self, name), CLASS_NAMES, name)
-        _one_of(self.tongue, (False, True), "tongue")
-        _one_of(self.collar, (None, *COLLARS), "collar")
-        _one_of(self.background, BACKGROUNDS, "background")
+            one_of(getattr(self, name), CLASS_NAMES, name)
+        one_of(self.tongue, (False, True), "tongue")
+        one_of(self.collar, (None, *COLLARS), "collar")
+        one_of(self.background, BACKGROUNDS, "background")
         if not isinstance(self.hidden, tuple):
             raise ValueError(f'hidden is {self.hidden!r}; give a tuple, such as ("ears",).')
         for part in self.hidden:
-            _one_of(part, HIDEABLE, "every entry of hidden")
+            one_of(part, HIDEABLE, "every entry of hidden")
 
 
 def sample_pets(numbers: int | Sequence[int], *, seed: int = 0) -> list[Pet]:
@@ -104,11 +116,11 @@ def sample_pets(numbers: int | Sequence[int], *, seed: int = 0) -> list[Pet]:
     Some have the other species' ears, and dogs show their tongue more often; collars and backgrounds tell
     nothing. Raises ValueError for other numbers and seeds.
     """
-    seed = _whole(seed, "seed")
+    seed = whole(seed, "seed")
     if isinstance(numbers, int | np.integer):
-        return [_sample(number, seed) for number in range(_whole(numbers, "numbers"))]
+        return [_sample(number, seed) for number in range(whole(numbers, "numbers"))]
     try:
-        return [_sample(_whole(number, "every entry of numbers"), seed) for number in numbers]
+        return [_sample(whole(number, "every entry of numbers"), seed) for number in numbers]
     except TypeError:
         raise ValueError(f"numbers is {numbers!r}; give a whole number, or several in a list.") from None
 
@@ -122,7 +134,7 @@ def draw_pets(pets: Sequence[Pet], size: int = 96) -> tuple[np.ndarray, np.ndarr
     (N, size, size), indices into `PART_NAMES`. Shadows on the ground belong to no part, but are hidden
     together with what throws them. Raises ValueError for other sizes, and for anything but pets.
     """
-    size, pets = _size(size), _pets(pets)
+    size, pets = picture_size(size), _pets(pets)
     images = np.empty((len(pets), 3, size, size), np.uint8)
     parts = np.empty((len(pets), size, size), np.uint8)
     for place, pet in enumerate(pets):
@@ -137,7 +149,7 @@ def draw_pair(left: Pet, right: Pet, size: int = 96) -> tuple[np.ndarray, np.nda
     uint8 (size, size): whose part that is, 1 for the left pet, 2 for the right one, 0 for neither.
     Raises ValueError as `draw_pets` does.
     """
-    return _draw(_pets([left, right]), _size(size))
+    return _draw(_pets([left, right]), picture_size(size))
 
 
 def plant(
@@ -152,7 +164,7 @@ def plant(
     give two shortcuts two seeds, or they fall on the same pets. Raises ValueError for shares outside [0, 1]
     and for changes that a pet does not have.
     """
-    seed, generator, planted = _whole(seed, "seed"), np.random.RandomState(), []
+    seed, generator, planted = whole(seed, "seed"), np.random.RandomState(), []
     if np.shape(shares) != (2,) or not all(0 <= share <= 1 for share in shares):
         raise ValueError(f"shares is {shares!r}; give two numbers from 0 to 1, for cats and for dogs.")
     for pet in _pets(pets):
@@ -169,78 +181,18 @@ def plant(
 # ------------------------------------------------------------------------------------------ arguments
 
 
-def _whole(value: object, what: str) -> int:
-    """`value` as an int, if it is a whole number that fits into 32 bits."""
-    most = 2**32 - 1
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = -1
-    if isinstance(value, bool) or not 0 <= number <= most:
-        raise ValueError(f"{what} is {value!r}; use whole numbers from 0 to {most:,}.")
-    return number
-
-
-def _size(value: object) -> int:
-    size = _whole(value, "size")
-    if not 32 <= size <= 512:
-        raise ValueError(f"size is {size}; use 32 to 512 pixels.")
-    return size
-
-
 def _pets(values: Sequence[Pet]) -> list[Pet]:
     if not isinstance(values, Iterable) or not all(isinstance(value, Pet) for value in values):
         raise ValueError(f"pets is {values!r}; give a list of pets, such as sample_pets(8).")
     return list(values)
 
 
-def _one_of(value: object, choices: tuple, what: str) -> None:
-    if value not in choices:
-        raise ValueError(f"{what} is {value!r}; use {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}.")
-
-
 # ------------------------------------------------------------------------------------------ chance
-
-
-class Dice:
-    """The random numbers of one component of a picture, which are used up one after the other."""
-
-    def __init__(self, numbers: Sequence[float]) -> None:
-        self._numbers = iter(numbers)
-
-    def between(self, low: float, high: float) -> float:
-        return low + (high - low) * next(self._numbers)
-
-    def chance(self, share: float) -> bool:
-        return next(self._numbers) < share
-
-    def side(self) -> int:
-        return 1 if self.chance(0.5) else -1
-
-    def pick(self, choices: Sequence):
-        return choices[int(len(choices) * next(self._numbers))]
-
-    def colour(self, darkest: float = 0.45, lightest: float = 0.95) -> Colour:
-        """A colour of any hue, neither grey nor glaring."""
-        hue, value, strength = self.between(0, 6), self.between(darkest, lightest), self.between(0.15, 0.7)
-        far = [abs((hue + shift) % 6 - 3) - 1 for shift in (0, 4, 2)]  # of red, green and blue
-        return tuple(value * (1 - strength + strength * min(max(x, 0), 1)) for x in far)
-
-
-@lru_cache(maxsize=64)
-def _block(seed: int, block: int) -> list[list[float]]:
-    """The random numbers in [0, 1) of ten pets, one list for each."""
-    # NumPy promises the same numbers in every version for RandomState, but not for default_rng.
-    return np.random.RandomState([seed, block]).random_sample((BLOCK, sum(STREAMS.values()))).tolist()
 
 
 def _dice(number: int, seed: int) -> dict[str, Dice]:
     """The dice of each component of a pet's picture."""
-    numbers, streams, start = _block(seed, number // BLOCK)[number % BLOCK], {}, 0
-    for name, length in STREAMS.items():
-        streams[name] = Dice(numbers[start : start + length])
-        start += length
-    return streams
+    return roll(number, seed, STREAMS, BLOCK)
 
 
 def _sample(number: int, seed: int) -> Pet:
@@ -257,437 +209,6 @@ def _sample(number: int, seed: int) -> Pet:
     return Pet(number, seed, species, ears, species, species, tongue, collar, background)
 
 
-# ------------------------------------------------------------------------------------------ the canvas
-
-
-class Coat(NamedTuple):
-    """A colour for every pixel of the picture, of which a shape shows its part."""
-
-    pixels: np.ndarray  # (3, size, size)
-    line: Colour  # of outlines
-
-
-class Canvas:
-    """A picture that is painted from the back to the front."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.rgb = np.zeros((3, size, size), np.float32)
-        self.marks = np.zeros((size, size), np.uint8)  # part + 16 * owner, of what is painted
-        self.part = self.owner = 0  # of what is being painted
-        self.line = max(0.005 * size, 0.4)  # width of outlines, in pixels
-        middles = np.arange(size, dtype=np.float32) + np.float32(0.5)  # of the pixels
-        self.columns, self.rows = middles[None], middles[:, None]
-        self.x, self.y = self.columns / size, self.rows / size  # the same in widths of the picture
-
-    def window(self, left: float, top: float, right: float, bottom: float) -> Window:
-        """The pixels that a shape and its outline may cover; none if it lies outside the picture."""
-        room = self.line + 2
-        x0, x1 = max(int(left - room), 0), min(int(right + room) + 1, self.size)
-        y0, y1 = max(int(top - room), 0), min(int(bottom + room) + 1, self.size)
-        return slice(y0, max(y0, y1)), slice(x0, max(x0, x1))
-
-    def hull(self, points: Sequence[Point], room: float) -> Window:
-        """The window of what reaches so far from points, in pixels."""
-        xs, ys = [x for x, _ in points], [y for _, y in points]
-        return self.window(min(xs) - room, min(ys) - room, max(xs) + room, max(ys) + room)
-
-    def fill(
-        self, window: Window, distance: np.ndarray, colour: Colour | Coat, line=False, alpha=1.0, shade=0.0
-    ) -> None:
-        """Paint a shape over what is there.
-
-        distance  to the shape's edge, in pixels, less than 0 inside
-        line      whether it gets a dark outline
-        alpha     less than 1 for what is seen through; it belongs to no part
-        shade     how much darker it is at the edge, so that it looks round
-        """
-        if not distance.size:
-            return
-        rows, columns = window
-        under = self.rgb[:, rows, columns]
-        if isinstance(colour, Coat):
-            over, edge = colour.pixels[:, rows, columns], colour.line
-        else:
-            over, edge = _column(colour), _dark(colour)
-        reach = self.line if line else 0.0
-        if line:  # covers all that counts as its part: so what is behind can be changed unseen
-            _blend(under, ((1 + reach) - distance).clip(0, 1), _column(edge))
-        cover = (0.5 - distance).clip(0, 1)
-        if alpha < 1:
-            cover *= alpha
-        else:
-            np.copyto(self.marks[window], self.part + 16 * self.owner, where=distance < reach)
-        if shade:
-            over = over * (1 - shade * np.maximum(distance * (9 / self.size) + 1, 0))
-        _blend(under, cover, over)
-
-    def lay(self, cover: np.ndarray | float, colour: Colour) -> None:
-        """Lay a colour over the whole picture. cover: from 0 to 1, any shape that fits (size, size)."""
-        _blend(self.rgb, np.clip(cover, 0, 1), _column(colour))
-
-    def below(self, edge: np.ndarray | float) -> np.ndarray:
-        """A cover for `lay`: all that is below a height. A small share of the edge's pixels is covered."""
-        return (self.y - edge) * self.size + 0.5
-
-    def noise(self, dice: Dice, down: int, across: int) -> np.ndarray:
-        """Soft noise between 0 and 1, (size, size), with so many knots down and across the picture."""
-        y, x = int(dice.between(0, 2 * self.size)), int(dice.between(0, 2 * self.size))
-        return _noise(self.size, down, across)[y : y + self.size, x : x + self.size]
-
-
-class Pen:
-    """Paints shapes around a point: (0, 0) is there, x runs to the right and y down.
-
-    x, y  the point, in pixels
-    a, b  the unit of the x axis, in pixels; that of the y axis is (-b, a)
-    flip  -1 for a mirror image, with x to the left
-    """
-
-    def __init__(self, canvas: Canvas, x: float, y: float, a: float, b: float, flip: int = 1) -> None:
-        self.canvas, self.x, self.y, self.a, self.b, self.flip = canvas, x, y, a, b, flip
-        self.unit = math.sqrt(a * a + b * b)
-
-    def at(self, x: float, y: float, tilt: float = 0.0, scale: float = 1.0, flip: int = 1) -> Pen:
-        """A pen for a part of the thing. tilt: tangent of half the angle; it is turned clockwise."""
-        if tilt == 0 and scale == 1:
-            return Pen(self.canvas, *self.point(x, y), self.a, self.b, self.flip * flip)
-        t = tilt * self.flip
-        cos, sin = (1 - t * t) / (1 + t * t) * scale, 2 * t / (1 + t * t) * scale
-        a, b = self.a * cos - self.b * sin, self.a * sin + self.b * cos
-        return Pen(self.canvas, *self.point(x, y), a, b, self.flip * flip)
-
-    def point(self, x: float, y: float) -> tuple[float, float]:
-        """A point of its own, in pixels."""
-        x *= self.flip
-        return self.x + x * self.a - y * self.b, self.y + x * self.b + y * self.a
-
-    def around(self, wide: float, high: float) -> Window:
-        """The window of what reaches so far from the middle."""
-        x = abs(self.a) * wide + abs(self.b) * high
-        y = abs(self.b) * wide + abs(self.a) * high
-        return self.canvas.window(self.x - x, self.y - y, self.x + x, self.y + y)
-
-    def own(self, window: Window, wide: float = 1.0, high: float = 1.0) -> tuple:
-        """Its coordinates, over `wide` and `high`, at the pixels of a window; x as if it were not flipped."""
-        x, y = self.canvas.columns[:, window[1]] - self.x, self.canvas.rows[window[0]] - self.y
-        across, down = wide * self.unit * self.unit, high * self.unit * self.unit
-        if self.b == 0:  # the rows and columns are enough, and faster
-            return x * (self.a / across), y * (self.a / down)
-        return x * (self.a / across) + y * (self.b / across), x * (-self.b / down) + y * (self.a / down)
-
-    def ellipse(
-        self, x: float, y: float, wide: float, high: float, colour: Colour | Coat, *, tilt: float = 0.0, **how
-    ) -> None:
-        """wide, high: its half axes. how: see `Canvas.fill`."""
-        pen = self.at(x, y, tilt)
-        window = pen.around(wide, high)
-        u, v = pen.own(window, wide, high)
-        u *= u
-        v *= v
-        level = u + v - 1  # over its slope: the distance, as exactly as is needed near the edge
-        u *= 4 / (wide * wide * self.unit * self.unit)
-        v *= 4 / (high * high * self.unit * self.unit)
-        level /= np.sqrt(u + v) + 1e-6
-        self.canvas.fill(window, level, colour, **how)
-
-    def leaf(
-        self, x: float, y: float, half: float, wide: float, colour: Colour | Coat, *, tilt: float = 0.0, **how
-    ) -> None:
-        """Two arcs that meet in points, `half` to its left and right. wide: half its width."""
-        pen = self.at(x, y, tilt)
-        window = pen.around(half, wide)
-        u, v = pen.own(window)
-        slope = u * (2 * wide / (half * half))
-        distance = np.abs(v) + slope * u * 0.5 - wide
-        self.canvas.fill(window, distance / np.sqrt(slope * slope + 1) * self.unit, colour, **how)
-
-    def arc(
-        self, x: float, y: float, half: float, bend: float, thick: float, colour: Colour, *, tilt=0.0, **how
-    ) -> None:
-        """A line over (x, y) to both sides, with its ends `bend` lower. thick: half its width."""
-        pen = self.at(x, y, tilt)
-        window = pen.around(half + thick, abs(bend) + thick)
-        u, v = pen.own(window)
-        slope = u * (2 * bend / (half * half))
-        distance = np.abs(v - slope * u * 0.5) / np.sqrt(slope * slope + 1) - thick
-        self.canvas.fill(window, np.maximum(distance, np.abs(u) - half) * self.unit, colour, **how)
-
-    def limb(
-        self, points: Sequence[Point], thick: float, colour: Colour | Coat, *, thin: float = 0.0, **how
-    ) -> None:
-        """A line through points, with round ends. thick: half its width; thin: the same at its end."""
-        places = [self.point(*point) for point in points]
-        # at least a pixel wide: so there are no gaps in its part
-        first, last = max(thick * self.unit, 0.5), max((thin or thick) * self.unit, 0.5)
-        window = self.canvas.hull(places, first)
-        change = (last - first) / (len(points) - 1)  # in each piece
-        x, y, distance = self.canvas.columns[:, window[1]], self.canvas.rows[window[0]], None
-        for (ax, ay), (bx, by) in zip(places, places[1:], strict=False):
-            dx, dy = bx - ax, by - ay
-            square = dx * dx + dy * dy + 1e-9
-            along = ((x - ax) * (dx / square) + (y - ay) * (dy / square)).clip(0, 1)
-            far_x, far_y = x - ax - along * dx, y - ay - along * dy
-            piece = np.sqrt(far_x * far_x + far_y * far_y) - (first + along * change)
-            distance = piece if distance is None else np.minimum(distance, piece)
-            first += change
-        self.canvas.fill(window, distance, colour, **how)
-
-    def polygon(self, corners: Sequence[Point], colour: Colour | Coat, *, wider: float = 0.0, **how) -> None:
-        """It must be convex. wider: by how much it reaches beyond its corners."""
-        places, wider = [self.point(*corner) for corner in corners], wider * self.unit
-        window = self.canvas.hull(places, wider)
-        x, y, distance = self.canvas.columns[:, window[1]], self.canvas.rows[window[0]], None
-        inside_x, inside_y = (sum(values) / len(places) for values in zip(*places, strict=True))
-        for (ax, ay), (bx, by) in zip(places, places[1:] + places[:1], strict=True):
-            dx, dy = bx - ax, by - ay
-            length = math.sqrt(dx * dx + dy * dy) + 1e-9
-            if dy * (inside_x - ax) > dx * (inside_y - ay):
-                length = -length
-            beyond = (x - ax) * (dy / length) - (y - ay) * (dx / length)
-            distance = beyond if distance is None else np.maximum(distance, beyond)
-        self.canvas.fill(window, distance - wider, colour, **how)
-
-
-def curve(start: Point, control: Point, end: Point, steps: int = 4) -> list[Point]:
-    """Points from start to end, bent towards `control` (a quadratic Bezier curve)."""
-    points = []
-    for step in range(steps + 1):
-        t = step / steps
-        a, b, c = (1 - t) * (1 - t), 2 * t * (1 - t), t * t
-        points.append(tuple(a * p + b * q + c * r for p, q, r in zip(start, control, end, strict=True)))
-    return points
-
-
-def _blend(under: np.ndarray, cover: np.ndarray | float, over: np.ndarray) -> None:
-    """Paint over what is there, in place. Where cover is 1, nothing is left of it, not even the last bit."""
-    under -= over
-    under *= 1 - cover
-    under += over
-
-
-def _column(colour: Colour) -> np.ndarray:
-    return np.array(colour, np.float32)[:, None, None]
-
-
-def _dark(colour: Colour, by: float = 0.45) -> Colour:
-    return tuple(by * value for value in colour)
-
-
-def _mix(one: Colour, other: Colour, share: float) -> Colour:
-    return tuple(a + (b - a) * share for a, b in zip(one, other, strict=True))
-
-
-WHITE, BLACK, DARK = (0.98, 0.98, 0.97), (0.0, 0.0, 0.0), (0.12, 0.09, 0.09)
-
-
-def _wave(phase: np.ndarray) -> np.ndarray:
-    """A soft wave: 0 at whole numbers, 1 halfway between them."""
-    ramp = 1 - np.abs(_cells(phase) * 2 - 1)
-    return ramp * ramp * (3 - 2 * ramp)
-
-
-def _cells(phase: np.ndarray) -> np.ndarray:
-    """What comes after the point: it runs from 0 to 1 in each cell of a pattern."""
-    return phase - np.floor(phase)
-
-
-@lru_cache(maxsize=24)
-def _noise(size: int, down: int, across: int) -> np.ndarray:
-    """Noise for `Canvas.noise`, three pictures wide and high, from which each picture cuts its own piece."""
-    knots = np.random.RandomState([down, across]).random_sample((3 * down + 1, 3 * across + 1))
-    return _between_knots(_between_knots(knots, down, size).T, across, size).T.astype(np.float32, order="C")
-
-
-def _between_knots(knots: np.ndarray, count: int, size: int) -> np.ndarray:
-    """Fill what is between rows of knots smoothly: every `count` rows become `size` rows."""
-    place = np.arange(3 * size) * (count / size)
-    knot = place.astype(int)
-    share = (place - knot)[:, None]
-    share = share * share * (3 - 2 * share)
-    return knots[knot] * (1 - share) + knots[knot + 1] * share
-
-
-@lru_cache(maxsize=4)
-def _grain(size: int) -> np.ndarray:
-    """The grain of photographs, twice as wide and high as a picture: of deviation 1, much like a normal."""
-    rolls = np.random.RandomState([size]).random_sample((3, 2 * size, 2 * size))
-    return ((rolls[0] + rolls[1] + rolls[2] - 1.5) * 2).astype(np.float32)
-
-
-# ------------------------------------------------------------------------------------------ light
-
-
-class Light:
-    """The light that a picture is taken in. It stays when the background is replaced."""
-
-    def __init__(self, dice: Dice) -> None:
-        kind, warm = dice.between(0, 1), dice.between(-0.08, 0.08)
-        # of the pet as it is sampled: a night of its own is dark, one that it is moved to is lit by a flash
-        self.background = "night" if kind < 0.1 else dice.pick([b for b in BACKGROUNDS if b != "night"])
-        self.tint, bright = (1 + warm, 1 + dice.between(-0.03, 0.03), 1 - warm), dice.between(0.86, 1.1)
-        if kind < 0.1:
-            self.tint, bright = (0.64, 0.74, 1.0), 0.85 * bright
-        elif kind > 0.9:  # a lamp's
-            self.tint, bright = (1.08, 0.92, 0.7), 0.92 * bright
-        self.bright, self.slope = bright, (dice.between(-0.2, 0.2), dice.between(-0.15, 0.1))
-        self.beam = dice.between(0.2, 1.3) if 0.75 < kind < 0.9 else None  # of sun, from a window
-        self.grain, self.corner = dice.between(0.004, 0.014), (dice.between(0, 1), dice.between(0, 1))
-
-    def expose(self, canvas: Canvas) -> np.ndarray:
-        """Turn what is painted into an image, uint8 (3, size, size)."""
-        light = (canvas.x - 0.5) * self.slope[0] + (canvas.y - 0.5) * self.slope[1] + self.bright
-        if self.beam is not None:
-            aside = np.abs(canvas.x + 0.5 * canvas.y - self.beam)
-            light += ((0.2 - aside) * 6).clip(0, 1) * 0.22
-        y, x = int(self.corner[0] * canvas.size), int(self.corner[1] * canvas.size)
-        picture = canvas.rgb * light
-        picture *= _column(self.tint)
-        picture += _grain(canvas.size)[y : y + canvas.size, x : x + canvas.size] * self.grain
-        return (picture.clip(0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
-
-
-# ------------------------------------------------------------------------------------------ backgrounds
-
-
-def _floor(canvas: Canvas, dice: Dice) -> None:
-    """A floor or a carpet before a wall."""
-    colour, edge = dice.colour(0.35, 0.85), dice.between(0.6, 0.74)
-    canvas.lay(canvas.below(edge - 0.008), _dark(colour, 0.6))
-    canvas.lay(canvas.below(edge), colour)
-
-
-def _hills(canvas: Canvas, dice: Dice, colour: Colour, horizon: float) -> None:
-    """Land under the sky."""
-    for shift, by in ((0.0, 1.0), (0.1, 0.86)):
-        rise = _wave(canvas.x * dice.between(0.5, 1.3) + dice.between(0, 1)) * dice.between(0.02, 0.09)
-        canvas.lay(canvas.below(horizon + shift - rise), _dark(colour, by))
-
-
-def _sky(canvas: Canvas, pen: Pen, dice: Dice, top: Colour, low: Colour, clouds: int = 0) -> None:
-    canvas.lay(1, top)
-    canvas.lay(1.3 * canvas.y, low)
-    for _ in range(clouds):
-        cloud = pen.at(dice.between(0.05, 0.95), dice.between(0.05, 0.3))
-        for x, y, r in ((-0.08, 0.015, 0.07), (0.07, 0.01, 0.08), (0.0, -0.02, 0.09)):
-            cloud.ellipse(x, y, r, 0.55 * r, WHITE, alpha=0.75)
-
-
-def _room(canvas: Canvas, pen: Pen, dice: Dice, kind: str) -> None:
-    """A wall, plain or papered, with a window or a picture."""
-    canvas.lay(1, dice.colour(0.6, 0.95))
-    if dice.chance(0.4):
-        canvas.lay(0.25 * _wave(canvas.x * dice.between(6, 14)), WHITE)
-    _floor(canvas, dice)
-    pen, wood = pen.at(dice.between(0.12, 0.88), dice.between(0.14, 0.26)), dice.colour(0.25, 0.7)
-    x, y = dice.between(0.1, 0.17), dice.between(0.1, 0.16)
-    corners = [(-x, -y), (x, -y), (x, y), (-x, y)]
-    pen.polygon(corners, wood, wider=0.018, line=True)
-    pen.polygon(corners, dice.colour(0.7, 1))
-    if dice.chance(0.6):  # the bars of a window
-        pen.limb([(0, -y), (0, y)], 0.009, wood)
-        pen.limb([(-x, 0), (x, 0)], 0.009, wood)
-
-
-def _grass(canvas: Canvas, pen: Pen, dice: Dice, kind: str) -> None:
-    """A meadow with blades and flowers that fills most of the picture."""
-    _sky(canvas, pen, dice, (0.45, 0.7, 0.95), (0.85, 0.95, 1.0), 1)
-    green = _mix((0.3, 0.58, 0.18), (0.45, 0.66, 0.24), dice.between(0, 1))
-    _hills(canvas, dice, _dark(green, 0.9), dice.between(0.12, 0.3))
-    near = ((canvas.y - 0.3) * 8).clip(0, 1)
-    canvas.lay((canvas.noise(dice, 12, 64) - 0.42) * 3 * near, _dark(green, 0.62))
-    canvas.lay((canvas.noise(dice, 14, 72) - 0.6) * 3 * near, _mix(green, (0.85, 0.95, 0.4), 0.5))
-    petals = dice.pick((WHITE, (0.98, 0.85, 0.3), (0.95, 0.6, 0.75)))
-    for _ in range(5):
-        flower = pen.at(dice.between(0.02, 0.98), dice.between(0.4, 0.97))
-        flower.ellipse(0, 0, 0.018, 0.016, petals)
-        flower.ellipse(0, 0, 0.007, 0.006, (0.95, 0.7, 0.15))
-
-
-def _cage(canvas: Canvas, pen: Pen, dice: Dice, kind: str) -> None:
-    """Bars from top to bottom before a dim wall."""
-    wall = dice.colour(0.3, 0.6)
-    canvas.lay(1, wall)
-    canvas.lay((canvas.y - 0.55) * 1.2, _dark(wall, 0.6))
-    steel = dice.pick(((0.82, 0.84, 0.88), (0.9, 0.85, 0.7), (0.72, 0.74, 0.78)))
-    step = dice.between(0.085, 0.12)
-    bars = [np.abs(_cells(canvas.x / step + dice.between(0, 1)) - 0.5) * step]
-    bars += [np.abs(canvas.y - height) for height in (dice.between(0.06, 0.14), dice.between(0.8, 0.92))]
-    for bar in bars:
-        canvas.lay((0.017 - bar) * canvas.size + 0.5, _dark(steel, 0.4))
-        canvas.lay((0.011 - bar) * canvas.size + 0.5, steel)
-
-
-def _night(canvas: Canvas, pen: Pen, dice: Dice, kind: str) -> None:
-    """A moon and stars over dark hills."""
-    _sky(canvas, pen, dice, (0.1, 0.13, 0.34), (0.36, 0.38, 0.62))
-    for _ in range(9):
-        pen.ellipse(dice.between(0, 1), dice.between(0, 0.45), 0.007, 0.007, (0.98, 0.96, 0.8))
-    moon = pen.at(dice.between(0.08, 0.92), dice.between(0.08, 0.22))
-    moon.ellipse(0, 0, 0.12, 0.12, WHITE, alpha=0.12)
-    moon.ellipse(0, 0, 0.07, 0.07, (0.98, 0.95, 0.78))
-    if dice.chance(0.5):  # a crescent
-        moon.ellipse(0.03, -0.012, 0.06, 0.06, (0.16, 0.19, 0.4))
-    _hills(canvas, dice, (0.22, 0.32, 0.38), dice.between(0.58, 0.72))
-
-
-def _paper(canvas: Canvas, pen: Pen, dice: Dice, kind: str) -> None:
-    """A wall with a pattern: dots, stripes or tiles."""
-    canvas.lay(1, dice.colour())
-    step = dice.between(0.08, 0.16)
-    u, v = pen.at(0.5, 0.5, dice.between(-0.4, 0.4), step).own((slice(None), slice(None)))
-    u, v, pixels = _cells(u) - 0.5, _cells(v) - 0.5, step * canvas.size
-    if kind == "dots":
-        inside = dice.between(0.2, 0.32) - np.sqrt(u * u + v * v)
-    elif kind == "stripes":
-        inside = 0.25 - np.abs(u)
-    else:
-        inside = np.sign(u * v) * np.minimum(np.abs(u), np.abs(v))
-    cover = (inside * pixels + 0.5).clip(0, 1)
-    canvas.lay(cover * dice.between(0.45, 0.95), dice.colour())
-    _floor(canvas, dice)
-
-
-def _open_sky(canvas: Canvas, pen: Pen, dice: Dice, kind: str) -> None:
-    """Clouds, at times in the evening, over distant hills."""
-    if dice.chance(0.3):
-        _sky(canvas, pen, dice, (0.55, 0.45, 0.75), (1.0, 0.72, 0.5), 2)
-    else:
-        _sky(canvas, pen, dice, (0.42, 0.66, 0.95), (0.9, 0.96, 1.0), 3)
-    _hills(canvas, dice, dice.colour(0.4, 0.75), dice.between(0.66, 0.74))
-
-
-def _beach(canvas: Canvas, pen: Pen, dice: Dice, kind: str) -> None:
-    """Sky, sea and sand."""
-    _sky(canvas, pen, dice, (0.5, 0.78, 0.96), (0.95, 0.95, 0.9), 2)
-    sea = dice.between(0.36, 0.5)
-    canvas.lay(canvas.below(sea), (0.15, 0.5, 0.7))
-    waves = _wave(canvas.y * 26 + canvas.noise(dice, 4, 8)) * (canvas.y > sea)
-    canvas.lay(0.4 * waves, (0.55, 0.85, 0.9))
-    sand = _mix((0.93, 0.83, 0.6), (0.85, 0.72, 0.52), dice.between(0, 1))
-    _hills(canvas, dice, sand, sea + dice.between(0.14, 0.2))
-
-
-def _snow(canvas: Canvas, pen: Pen, dice: Dice, kind: str) -> None:
-    """White hills, fir trees, flakes in the air."""
-    _sky(canvas, pen, dice, (0.6, 0.68, 0.8), (0.86, 0.9, 0.95))
-    horizon = dice.between(0.5, 0.66)
-    for _ in range(4):
-        tree = pen.at(dice.between(0, 1), horizon + 0.04, 0.0, dice.between(0.1, 0.2))
-        for low in (0.0, 0.55, 1.05):
-            reach = 0.6 - 0.3 * low
-            tree.polygon([(-reach, -low), (reach, -low), (0, -low - 0.9)], (0.2, 0.38, 0.34))
-    _hills(canvas, dice, (0.95, 0.96, 1.0), horizon)
-    for _ in range(12):
-        pen.ellipse(dice.between(0, 1), dice.between(0, 0.8), 0.009, 0.009, WHITE)
-
-
-BACKGROUND_PAINTERS = {
-    **{"room": _room, "grass": _grass, "cage": _cage, "night": _night, "dots": _paper, "stripes": _paper},
-    **{"tiles": _paper, "sky": _open_sky, "beach": _beach, "snow": _snow},
-}
-
-
 # ------------------------------------------------------------------------------------------ clutter
 # A thing stands on the ground at (0, 0) and is one to two units high.
 
@@ -699,13 +220,13 @@ def _ball(pen: Pen, colour: Colour, other: Colour) -> None:
 
 
 def _yarn(pen: Pen, colour: Colour, other: Colour) -> None:
-    pen.arc(1.1, -0.08, 0.9, 0.12, 0.06, _dark(colour, 0.8))
+    pen.arc(1.1, -0.08, 0.9, 0.12, 0.06, dark(colour, 0.8))
     pen.ellipse(0, -0.7, 0.72, 0.72, colour, line=True, shade=0.2)
     for tilt in (-0.5, 0.1, 0.7):
-        pen.arc(0, -0.7, 0.6, 0.25, 0.05, _dark(colour, 0.7), tilt=tilt)
+        pen.arc(0, -0.7, 0.6, 0.25, 0.05, dark(colour, 0.7), tilt=tilt)
 
 
-def _gift(pen: Pen, colour: Colour, other: Colour) -> None:
+def gift(pen: Pen, colour: Colour, other: Colour) -> None:
     pen.polygon([(-0.8, -1.3), (0.8, -1.3), (0.8, 0), (-0.8, 0)], colour, line=True)
     pen.polygon([(-0.16, -1.3), (0.16, -1.3), (0.16, 0), (-0.16, 0)], other)
     for side in (-1, 1):
@@ -713,7 +234,7 @@ def _gift(pen: Pen, colour: Colour, other: Colour) -> None:
 
 
 def _plant(pen: Pen, colour: Colour, other: Colour) -> None:
-    green = _mix((0.16, 0.45, 0.22), (0.4, 0.6, 0.25), other[0])
+    green = mix((0.16, 0.45, 0.22), (0.4, 0.6, 0.25), other[0])
     for tilt, high in ((-0.75, 0.75), (-0.35, 0.95), (0.0, 1.05), (0.35, 0.95), (0.75, 0.75)):
         pen.at(0, -0.8, tilt).leaf(0, -0.75 * high, 0.85 * high, 0.24, green, tilt=1.0, line=True)
     pen.polygon([(-0.6, -0.95), (0.6, -0.95), (0.42, 0), (-0.42, 0)], colour, wider=0.04, line=True)
@@ -734,13 +255,13 @@ def _fish(pen: Pen, colour: Colour, other: Colour) -> None:
     pen.ellipse(-0.55, -0.53, 0.09, 0.09, DARK)
 
 
-def _balloon(pen: Pen, colour: Colour, other: Colour) -> None:
-    pen.limb([(0, 0), (0.1, 2.2)], 0.04, _dark(colour, 0.6))
+def balloon(pen: Pen, colour: Colour, other: Colour) -> None:
+    pen.limb([(0, 0), (0.1, 2.2)], 0.04, dark(colour, 0.6))
     pen.ellipse(0, -0.9, 0.75, 0.92, colour, line=True, shade=0.2)
     pen.ellipse(-0.28, -1.25, 0.12, 0.2, WHITE, tilt=0.2, alpha=0.7)
 
 
-def _butterfly(pen: Pen, colour: Colour, other: Colour) -> None:
+def butterfly(pen: Pen, colour: Colour, other: Colour) -> None:
     for side in (-1, 1):
         pen.ellipse(0.34 * side, 0.28, 0.3, 0.27, colour, line=True)
         pen.ellipse(0.42 * side, -0.25, 0.42, 0.38, colour, line=True)
@@ -748,37 +269,40 @@ def _butterfly(pen: Pen, colour: Colour, other: Colour) -> None:
     pen.limb([(0, -0.45), (0, 0.5)], 0.09, DARK)
 
 
-ON_THE_GROUND = (_ball, _yarn, _gift, _plant, _bone, _fish)
-IN_THE_AIR = (_balloon, _butterfly)
+ON_THE_GROUND = (_ball, _yarn, gift, _plant, _bone, _fish)
+IN_THE_AIR = (balloon, butterfly)
+LARGE = (_plant, gift, _ball, _plant)  # before the pet
 
 
-def _clutter(pen: Pen, dice: Dice) -> None:
-    """Things that stand or lie behind the pet, the farther ones first; at times one in the air."""
+def clutter(pen: Pen, dice: Dice, on_the_ground: Sequence[Callable], in_the_air: Sequence[Callable]) -> None:
+    """Small things behind the pet, the farther ones first; at times one in the air.
+
+    on_the_ground, in_the_air  functions of a pen and two colours, of which each thing picks one
+    """
     grounds = sorted(dice.between(0.78, 1.0) for _ in range(dice.pick((1, 2, 2, 3, 3, 4))))
     if dice.chance(0.3):
         place = pen.at(dice.between(0.05, 0.95), dice.between(0.12, 0.4), 0.0, dice.between(0.05, 0.085))
-        dice.pick(IN_THE_AIR)(place, dice.colour(), dice.colour(0.7, 1))
+        dice.pick(in_the_air)(place, dice.colour(), dice.colour(0.7, 1))
     for ground in grounds:
         size = dice.between(0.07, 0.12) * (0.3 + 0.8 * ground)
         place = pen.at(dice.between(0.02, 0.98), ground, 0.0, size)
         place.ellipse(0, -0.02, 1.1, 0.16, BLACK, alpha=0.22)
-        dice.pick(ON_THE_GROUND)(place, dice.colour(), dice.colour(0.7, 1))
+        dice.pick(on_the_ground)(place, dice.colour(), dice.colour(0.7, 1))
 
 
-def _in_front(pen: Pen, dice: Dice, pose: Pose) -> None:
+def in_front(pen: Pen, dice: Dice, x: float, y: float, r: float, large: Sequence[Callable]) -> None:
     """In a third of the scenes, a thing before the pet. Eyes, muzzle and most of the collar stay free."""
     kind, colour, other = dice.between(0, 1), dice.colour(), dice.colour(0.7, 1)
-    x, y, r = pose.x, pose.y, pose.r
     if kind < 0.14:  # a large thing, beside the head and before the body
         high, side = dice.between(0.1, 0.14), dice.side()
         place = pen.at(x + side * (1.15 * r + 0.8 * high), min(y + 2.4 * r, 1.02), 0.0, high)
-        dice.pick((_plant, _gift, _ball, _plant))(place, colour, other)
+        dice.pick(large)(place, colour, other)
     elif kind < 0.24:  # a curtain over one ear, at the nearer edge of the picture
         side = 1 if x > 0.5 else -1
         place = pen.at(x + side * dice.between(0.75, 0.95) * r, 0, flip=side)
         place.polygon([(0, -0.2), (2, -0.2), (2, 1.2), (0, 1.2)], colour, line=True)
         for fold in (0.05, 0.11, 0.18):
-            place.limb([(fold, -0.2), (fold, 1.2)], 0.008, _dark(colour, 0.75))
+            place.limb([(fold, -0.2), (fold, 1.2)], 0.008, dark(colour, 0.75))
     elif kind < 0.34:  # a low wall
         place = pen.at(0, max(y + dice.between(1.75, 2.2) * r, 0.74))
         place.polygon([(-0.2, 0), (1.2, 0), (1.2, 0.6), (-0.2, 0.6)], colour, line=True)
@@ -836,17 +360,17 @@ class Fur:
     def __init__(self, canvas: Canvas, dice: Dice, head: Pen) -> None:
         kind, base, second = dice.pick(PATTERNS), dice.pick(FURS), dice.pick(FURS)
         if kind == "tuxedo":
-            base, second = _dark(base, 0.6) if sum(base) > 2.2 else base, (0.95, 0.94, 0.92)
+            base, second = dark(base, 0.6) if sum(base) > 2.2 else base, (0.95, 0.94, 0.92)
         elif sum(abs(a - b) for a, b in zip(base, second, strict=True)) < 0.5:  # too alike for a pattern
-            second = _mix(base, WHITE, 0.65) if sum(base) < 1.6 else _dark(base, 0.5)
+            second = mix(base, WHITE, 0.65) if sum(base) < 1.6 else dark(base, 0.5)
         if kind in ("points", "mask") and sum(base) < sum(second):  # there, the face is darker
             base, second = second, base
-        self.base, self.light, line = base, _mix(base, WHITE, 0.72), _dark(base, 0.36)
+        self.base, self.light, line = base, mix(base, WHITE, 0.72), dark(base, 0.36)
         tone = canvas.noise(dice, 5, 5) * 0.16 + canvas.noise(dice, 18, 80) * 0.16 + 0.84
-        plain, other = _column(base) * tone, _column(second) * tone
+        plain, other = column(base) * tone, column(second) * tone
         coat = plain + np.clip(self._cover(kind, canvas, dice, head), 0, 1) * (other - plain)
         if kind == "calico":  # three colours
-            third = _column(dice.pick(((0.86, 0.52, 0.24), (0.25, 0.23, 0.24)))) * tone
+            third = column(dice.pick(((0.86, 0.52, 0.24), (0.25, 0.23, 0.24)))) * tone
             cover = (canvas.noise(dice, 5, 5) - 0.55) * 12
             coat += cover.clip(0, 1) * (third - coat)
         self.coat, self.second = Coat(coat, line), Coat(other, line)
@@ -859,7 +383,7 @@ class Fur:
         u, v = head.own((slice(None), slice(None)))
         if kind == "tabby":
             wild = canvas.noise(dice, 5, 5) * 1.2
-            return (_wave((v + np.abs(u) * 0.4) * dice.between(1.3, 2.1) + wild) - 0.55) * 4
+            return (wave((v + np.abs(u) * 0.4) * dice.between(1.3, 2.1) + wild) - 0.55) * 4
         if kind in ("patches", "calico"):
             knots = dice.pick((4, 5, 6))
             return (canvas.noise(dice, knots, knots) - 0.52) * 12
@@ -919,7 +443,7 @@ COLLAR_COLOURS: dict[str, Colour] = {
 def _collar(neck: Pen, name: str) -> None:
     colour = COLLAR_COLOURS[name]
     neck.arc(0, 0.36, 0.72, -0.42, 0.17, colour, line=True)
-    neck.arc(0, 0.28, 0.6, -0.3, 0.03, _mix(colour, WHITE, 0.5))
+    neck.arc(0, 0.28, 0.6, -0.3, 0.03, mix(colour, WHITE, 0.5))
     neck.ellipse(0, 0.62, 0.15, 0.15, (0.98, 0.84, 0.3), line=True)
 
 
@@ -993,7 +517,7 @@ def _cat_muzzle(pen: Pen, dice: Dice, fur: Fur) -> None:
 def _dog_muzzle(pen: Pen, dice: Dice, fur: Fur) -> None:
     """A snout with a large nose, light in most cases, dark as a pug's in some."""
     nose = dice.pick(((0.1, 0.08, 0.09), (0.1, 0.08, 0.09), (0.34, 0.2, 0.17)))
-    light = _dark(fur.base, 0.5) if dice.chance(0.15) else fur.light
+    light = dark(fur.base, 0.5) if dice.chance(0.15) else fur.light
     pen.ellipse(0, 0.1, dice.between(0.45, 0.57), dice.between(0.36, 0.48), light, line=True)
     pen.limb([(0, 0), (0, 0.24)], 0.024, DARK)
     for x in (-0.15, 0.15):
@@ -1041,7 +565,7 @@ def _eyes(head: Pen, dice: Dice, pet: Pet, pose: Pose, fur: Fur) -> None:
 # ------------------------------------------------------------------------------------------ the picture
 
 
-def _pet(pen: Pen, pet: Pet, dice: dict[str, Dice], pose: Pose) -> None:
+def paint_pet(pen: Pen, pet: Pet, dice: dict[str, Dice], pose: Pose) -> None:
     """The whole animal, from the back to the front."""
     head, neck = pose.head(pen), pose.neck(pen)
     fur = Fur(pen.canvas, dice["fur"], head)
@@ -1077,12 +601,12 @@ def _draw(pets: list[Pet], size: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
     BACKGROUND_PAINTERS[scene.background](canvas, pen, dice[0]["background"], scene.background)
     if "clutter" not in scene.hidden:
         canvas.part = PART_NAMES.index("clutter")
-        _clutter(pen, dice[0]["clutter"])
+        clutter(pen, dice[0]["clutter"], ON_THE_GROUND, IN_THE_AIR)
     for owner, (pet, own, pose) in enumerate(zip(pets, dice, poses, strict=True), start=1):
         canvas.owner = owner
         if "pet" not in pet.hidden:
-            _pet(pen, pet, own, pose)
+            paint_pet(pen, pet, own, pose)
     if "clutter" not in scene.hidden and alone:
         canvas.part, canvas.owner = PART_NAMES.index("clutter"), 0
-        _in_front(pen, dice[0]["front"], poses[0])
-    return Light(dice[0]["light"]).expose(canvas), canvas.marks & 15, canvas.marks >> 4
+        in_front(pen, dice[0]["front"], poses[0].x, poses[0].y, poses[0].r, LARGE)
+    return Light(dice[0]["light"]).expose(canvas), *canvas.maps()
