@@ -9,7 +9,7 @@
 `LABS_DATA` is the folder of the real data; without it, `data/` beside this package.
 
 `python -m helpers.data` lists the sets of real data, `python -m helpers.data mnist` downloads one. The photos
-of cats and dogs come only in this way.
+of cats and dogs come only in this way, and so do the larger ones of the weights (`helpers.pretrained`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Literal
 
 import numpy as np
 
-from helpers import drawn_pets, pet_photos
+from helpers import drawn_pets, drawn_things, pet_photos
 from helpers.download import DataError, RemoteFile, RemoteSet, fetch, megabytes
 from helpers.drawn_garments import CLASS_NAMES, PART_NAMES, draw_garments
 from helpers.photos import class_of, describe_faults, read_photos
@@ -215,6 +215,32 @@ def load_pets(split: Split, n: int | None = None, *, size: int = 96, seed: int =
     return pets
 
 
+def load_things(split: Split, n: int, *, size: int = 96) -> ImageSet:
+    """Drawings of the eight classes that the stand-ins of labs 04 and 05 know. Prints nothing.
+
+    split  "train" or "test": two series of drawings; n: how many, the classes in equal numbers if 8 divides
+           it; a smaller `n` gives the beginning of a larger one; size: height and width, 32 to 512 pixels
+
+    Returns an `ImageSet` with images uint8 (n, 3, size, size), RGB from 0 to 255, and `parts`. There are no
+    photos of them: the source is always "embedded". Raises `ValueError` for another split, number or size.
+    """
+    if split not in THINGS_SERIES:
+        raise ValueError(f"split is {split!r}; use 'train' or 'test'.")
+    things = drawn_things.sample_things(n, seed=THINGS_SERIES[split])
+    images, parts = drawn_things.draw_things(things, size)
+    return ImageSet(
+        images=images,
+        labels=np.array([drawn_things.CLASS_NAMES.index(thing.kind) for thing in things], dtype=np.int64),
+        class_names=drawn_things.CLASS_NAMES,
+        title="Drawn things",
+        split=split,
+        source="embedded",
+        origin="eight drawn classes (embedded)",
+        parts=parts,
+        part_names=drawn_things.PART_NAMES,
+    )
+
+
 # ------------------------------------------------------------------------------------------ choosing
 
 _given_up: set[Path] = set()  # folders whose real data could not be had
@@ -342,6 +368,7 @@ REMOTE_SETS = {remote.name: remote for remote in (MNIST, FASHION_MNIST)}
 DRAWN_GARMENTS = {"train": (6_000, 0), "test": (2_000, 1)}
 # The same for pets.
 DRAWN_PETS = {"train": (3_000, 0), "test": (1_000, 1)}
+THINGS_SERIES = {"train": 0, "test": 1}  # of drawn things, without an end
 
 
 def _read_idx(remote: RemoteSet, split: Split) -> tuple[np.ndarray, np.ndarray]:
@@ -414,11 +441,13 @@ def _read_pets(
 
 # ------------------------------------------------------------------------------------------ command line
 
+PRETRAINED = ("resnet18", "resnet50", "vgg16")  # as in helpers.pretrained, whose import takes seconds
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Download the sets named on the command line, or list all of them. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m helpers.data", description="Real data for the labs.")
-    known = [*REMOTE_SETS, pet_photos.NAME]
+    known = [*REMOTE_SETS, pet_photos.NAME, *PRETRAINED]
     parser.add_argument("sets", nargs="*", metavar="SET", help=" or ".join(known))
     names = parser.parse_args(arguments).sets
     if unknown := [name for name in names if name not in known]:
@@ -428,13 +457,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if name == pet_photos.NAME:
                 pet_photos.fetch_pets()
             else:
-                fetch(REMOTE_SETS[name], requested=True)
+                fetch(_remote_set(name), requested=True)
     except DataError as error:
         print(error, file=sys.stderr)
         return 1
     for name in names or known:
-        print(f"{name}: {_pets_state() if name == pet_photos.NAME else _state(REMOTE_SETS[name])}")
+        print(f"{name}: {_pets_state() if name == pet_photos.NAME else _state(_remote_set(name))}")
     return 0
+
+
+def _remote_set(name: str) -> RemoteSet:
+    if name in PRETRAINED:
+        from helpers.pretrained import remote_set
+
+        return remote_set(name)
+    return REMOTE_SETS[name]
 
 
 def _state(remote: RemoteSet) -> str:

@@ -1,8 +1,9 @@
 """Files from the network, trusted only when their content is right.
 
-A `RemoteSet` lists files with their SHA-256. `fetch` makes sure that they are in the data folder: it checks
-what is there, downloads what is missing or damaged, and gives a file its final name only when its content is
-right. So neither a download that was cut off nor a failing disk leaves anything that a later run would trust.
+A `RemoteSet` lists files with their SHA-256, or its beginning. `fetch` makes sure that they are in the data
+folder: it checks what is there, downloads what is missing or damaged, and gives a file its final name only
+when its content is right. So neither a download that was cut off nor a failing disk leaves anything that a
+later run would trust.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import gzip
 import hashlib
 import http.client
 import os
+import re
 import shutil
 import ssl
 import threading
@@ -63,9 +65,14 @@ class RemoteFile:
     """One file of a `RemoteSet`."""
 
     name: str  # in the set's folder
-    sha256: str  # of the file as it is stored
+    sha256: str  # of the file as it is stored; at least the first 8 hexadecimal digits
     size: int  # bytes to download
     packed: bool = False  # the server has it as name.gz; it is stored unpacked
+    slack: int = 0  # bytes by which `size` may be off, where only a rounded size is known
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[0-9a-f]{8,64}", self.sha256):  # an empty one would be right for every file
+            raise ValueError(f"{self.sha256!r} is no SHA-256; give 8 to 64 of its digits, in lower case.")
 
 
 @dataclass(frozen=True)
@@ -87,12 +94,12 @@ class RemoteSet:
         """Bytes to download, all files together."""
         return sum(file.size for file in self.files)
 
-    def states(self) -> dict[str, str]:
+    def states(self, folder: Path | None = None) -> dict[str, str]:
         """For each file "present" (and its content right), "missing", "damaged" or "unreadable".
 
-        Reads every file: about 0.1 s for 50 MB.
+        folder: where to look instead of the set's own folder. Reads every file: about 0.1 s for 50 MB.
         """
-        return {file.name: _state(self.folder / file.name, file.sha256) for file in self.files}
+        return {file.name: _state((folder or self.folder) / file.name, file.sha256) for file in self.files}
 
 
 def data_folder() -> Path:
@@ -153,7 +160,8 @@ def answering(urls: Sequence[str]) -> dict[str, str]:
 def _state(path: Path, sha256: str) -> str:
     try:
         with open(path, "rb") as stored:
-            return "present" if hashlib.file_digest(stored, "sha256").hexdigest() == sha256 else "damaged"
+            right = hashlib.file_digest(stored, "sha256").hexdigest().startswith(sha256)
+        return "present" if right else "damaged"
     except (FileNotFoundError, NotADirectoryError):
         return "missing"
     except OSError:
@@ -203,7 +211,7 @@ def _download_file(file: RemoteFile, folder: Path, mirrors: list[str], bar: tqdm
     for mirror in 2 * mirrors:  # the second round goes on where the first was cut off
         url = _url(mirror, file)
         try:
-            _download(url, part, file.size, bar, before)
+            _download(url, part, file, bar, before)
         except _NETWORK_ERRORS as error:
             problems[url] = _why(error)
             continue
@@ -216,16 +224,24 @@ def _download_file(file: RemoteFile, folder: Path, mirrors: list[str], bar: tqdm
     return problems
 
 
-def _download(url: str, part: Path, size: int, bar: tqdm, before: int) -> None:
-    """Bring `part` to `size` bytes. `before` is where the progress bar stood at the beginning of the file."""
+def _download(url: str, part: Path, file: RemoteFile, bar: tqdm, before: int) -> None:
+    """Complete `part`. `before` is where the progress bar stood at the beginning of the file."""
     start = part.stat().st_size if part.exists() else 0
+    least, size = file.size - file.slack, file.size + file.slack
     if start >= size:
         return  # complete, or nonsense: the checksum decides
     begun = time.monotonic()
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"})
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+    try:
+        opened = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if start and error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # there is nothing after `start`: complete, or nonsense
+        raise
+    with opened as answer:
         if answer.status != http.client.PARTIAL_CONTENT:
             start = 0  # this server sends the whole file again
+        least = max(least, min(size, start + (answer.length or 0)))  # this server knows its size to the byte
         bar.update(before + start - bar.n)
         done = start
         with open(part, "ab" if start else "wb") as out:
@@ -236,8 +252,8 @@ def _download(url: str, part: Path, size: int, bar: tqdm, before: int) -> None:
                 seconds = time.monotonic() - begun
                 if seconds > TIMEOUT and done - start < SLOWEST * seconds:
                     raise ConnectionError(f"slower than {SLOWEST / 1000:g} kB/s")
-    if done < size:
-        raise ConnectionError(f"cut off after {done:,} of {size:,} bytes")
+    if done < least:
+        raise ConnectionError(f"cut off after {done:,} of {least:,} bytes")
 
 
 def _read(answer: http.client.HTTPResponse, limit: int) -> bytes:

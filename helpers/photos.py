@@ -1,26 +1,31 @@
-"""A folder of photos, one sub-folder per class: which files there are, and what they show.
+"""Photos: a folder of them with one sub-folder per class, and single ones that someone brings along.
 
 Collections of photos hold more than photos: empty files, files that were cut off, `Thumbs.db`, animations
 that are called .jpg. What cannot be used is skipped and counted. Nothing here depends on the order in which
 the file system lists files.
+
+A single photo comes from scikit-image, from a path, or from the browser (`load_photo`, `upload`). Here, what
+cannot be used gets a sentence that says what to do.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from helpers.download import DataError
+from helpers.download import DataError, megabytes
 
 SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".webp"}  # in any case
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")  # what a file with such a name may be in truth
@@ -29,6 +34,17 @@ CHUNK = 64  # photos that threads decode before the next ones are handed out
 
 # Why a file is skipped, in the order in which the printed line names it.
 FAULTS = ("broken", "empty", "animated", "too large", "unreadable", "not a picture")
+
+# Photos that scikit-image has in its package, so they need no network: a name, and its function there.
+SHIPPED_PHOTOS = {
+    **{"cat": "chelsea", "astronaut": "astronaut", "coffee": "coffee", "rocket": "rocket"},
+    **{"camera": "camera", "clock": "clock", "coins": "coins", "motorcycle": "stereo_motorcycle"},
+    **{"page": "page", "moon": "moon", "galaxies": "hubble_deep_field"},
+    **{"brick": "brick", "grass": "grass", "gravel": "gravel"},  # nothing but texture
+    **{"retina": "retina", "tissue": "immunohistochemistry"},  # through a doctor's instruments
+}
+LARGEST_OWN = 60_000_000  # pixels of a single photo
+LARGEST_FILE = 50_000_000  # bytes
 
 
 @dataclass(frozen=True)
@@ -160,6 +176,163 @@ def read_photo(path: Path, size: int) -> np.ndarray | str:
     except Exception:  # there is hardly an exception that a broken file does not raise somewhere in Pillow
         return "broken"
     return np.asarray(small).transpose(2, 0, 1)
+
+
+def load_photo(which: str | os.PathLike[str]) -> Image.Image:
+    """One photo, RGB and upright: one that scikit-image brings along, or the user's own file.
+
+    which: a name of `SHIPPED_PHOTOS`, such as "cat", or the path of a JPEG, PNG, GIF, BMP or WebP file with
+    at most 60 megapixels and 50 MB. Grey, CMYK and 16-bit pictures become RGB, what is transparent becomes
+    white, of an animation there is the first frame. Raises `DataError`, one sentence, if it cannot be read.
+    """
+    if which in SHIPPED_PHOTOS:
+        from skimage import data  # here, because it takes a while
+
+        found = getattr(data, SHIPPED_PHOTOS[which])()
+        array = found[0] if isinstance(found, tuple) else found  # of a stereo pair, the left one
+        return Image.fromarray(array).convert("RGB")
+    path = Path(which).expanduser()
+    try:
+        if path.is_dir():
+            raise DataError(f"{path} is a folder", "give the path of one photo in it")
+        if not path.is_file():  # nor is a device or a pipe, which may have no end
+            raise DataError(
+                f"there is no photo {str(which)!r}",
+                f"give the path of a file, or one of these names: {', '.join(SHIPPED_PHOTOS)}",
+            )
+        with open(path, "rb") as file:
+            return _read_own(file, path.name)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror or error})", "make it readable, or choose another photo"
+        ) from error
+
+
+def upload(show: Callable[[Image.Image], None]) -> None:
+    """Display a field for the user's own photos, by drag and drop or by a click.
+
+    show: called with each photo, as `load_photo` returns it; what it displays or prints appears below the
+    field. A file that cannot be read gets its sentence there. At a time, up to 10 MB. Without a person to
+    bring photos (LABS_HEADLESS=1) there is one plain line and no field.
+    """
+    if os.environ.get("LABS_HEADLESS") == "1":
+        print("Your own photos: in JupyterLab, there is a field for them here.")
+        return
+    import ipywidgets
+    from IPython.display import Javascript, display
+
+    field = ipywidgets.FileUpload(
+        accept=",".join(sorted(SUFFIXES)),
+        multiple=True,
+        description="Drop photos here, or click to choose some",
+        tooltip="at most 10 MB at a time",
+        layout={"width": "100%", "height": "4em"},
+    )
+    field.add_class(_FIELD_CLASS)
+    shown = ipywidgets.Output()
+
+    def receive(change: dict) -> None:
+        if not change["new"]:
+            return
+        shown.clear_output()
+        with shown:
+            for file in change["new"]:
+                try:
+                    photo = _read_own(io.BytesIO(file["content"]), file["name"])
+                except DataError as error:
+                    print(error)
+                else:
+                    show(photo)
+        field.value = ()  # so that the same file can be brought again
+
+    field.observe(receive, "value")
+    display(field, shown, Javascript(_FIELD_SCRIPT))
+
+
+_FIELD_CLASS = "labs-photo-upload"
+# ipywidgets' button opens a dialog for files. It takes none that are dropped on it, and its input for files
+# is not in the page: it is met only when the button opens it. Jupyter takes messages of up to 10 MiB; after a
+# larger one it closes the connection to the kernel.
+_FIELD_SCRIPT = """
+if (!window.labsPhotoUpload) {
+    window.labsPhotoUpload = true;
+    let dropped = null;
+    const field = (event) => {
+        const target = event.target.closest ? event.target : event.target.parentElement;
+        return target && target.closest(".CLASS");
+    };
+    const refuseLarge = (event) => {
+        const size = [...event.target.files].reduce((sum, file) => sum + file.size, 0);
+        if (size > 10e6) {
+            event.stopImmediatePropagation();
+            alert(`This is ${(size / 1e6).toFixed(1)} MB, and the field takes at most 10 MB at a time; `
+                + "bring fewer or smaller photos, or read yours with load_photo and the path of its file.");
+        }
+    };
+    document.addEventListener("click", (event) => {
+        if (!field(event)) return;
+        const openDialog = HTMLInputElement.prototype.click;
+        HTMLInputElement.prototype.click = function () {
+            this.addEventListener("change", refuseLarge, {capture: true});
+            if (dropped) {
+                this.files = dropped;
+                this.dispatchEvent(new Event("change"));
+            } else {
+                openDialog.call(this);
+            }
+        };
+        setTimeout(() => { HTMLInputElement.prototype.click = openDialog; });
+    }, true);
+    document.addEventListener("dragover", (event) => {
+        if (field(event)) event.preventDefault();
+    }, true);
+    document.addEventListener("drop", (event) => {
+        const button = field(event);
+        if (!button) return;
+        event.preventDefault();
+        event.stopPropagation();
+        dropped = event.dataTransfer.files;
+        if (dropped.length) button.click();
+        dropped = null;
+    }, true);
+}
+""".replace("CLASS", _FIELD_CLASS)
+
+
+def _read_own(file: BinaryIO, name: str) -> Image.Image:
+    """A single photo as `load_photo` says. Raises OSError with a number if the system cannot read it."""
+    size = file.seek(0, io.SEEK_END)
+    if size == 0:
+        raise DataError(f"{name} is empty", "choose another photo")
+    if size > LARGEST_FILE:
+        raise DataError(
+            f"{name} has {megabytes(size)}, more than {megabytes(LARGEST_FILE)}", "save it smaller, as a JPEG"
+        )
+    file.seek(0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about broken EXIF and large pictures
+            with Image.open(file, formats=FORMATS) as image:
+                if image.width * image.height > LARGEST_OWN:
+                    raise Image.DecompressionBombError  # as Pillow does, at three times as many pixels
+                image.load()
+                _turn_upright(image)
+                return _to_rgb(image)
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"{name} has more than {LARGEST_OWN / 1e6:.0f} megapixels", "save a smaller version and try again"
+        ) from error
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"{name} is none of {', '.join(FORMATS)}", "save it as a JPEG or PNG and try again"
+        ) from error
+    except Exception as error:  # there is hardly an exception that a broken file does not raise in Pillow
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise DataError(
+            f"{name} is broken or was cut off",
+            "copy it from where it came once more, or choose another photo",
+        ) from error
 
 
 def describe_faults(faults: Counter[str]) -> str:

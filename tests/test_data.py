@@ -15,7 +15,7 @@ from sklearn.svm import SVC
 from sklearn.utils import Bunch
 
 from helpers import data, download
-from helpers.data import DataError, ImageSet, RemoteSet, load_fashion_mnist, load_mnist
+from helpers.data import DataError, ImageSet, RemoteSet, load_fashion_mnist, load_mnist, load_things
 from tests.local_data import SPLITS, TINY, TINY_FILES, TINY_PACKED, tiny_set
 
 ROOT = Path(__file__).parents[1]
@@ -418,3 +418,16 @@ def test_command_line(tiny, capsys):
     with pytest.raises(SystemExit, match="2"):
         data.main(["mnits"])
     assert "there is no set called mnits; choose from: mnist, fashion-mnist" in capsys.readouterr().err
+
+
+def test_drawn_things_come_in_two_series(capsys):
+    train, test = load_things("train", 16, size=32), load_things("test", 8, size=32)
+    assert train.images.shape == (16, 3, 32, 32) and train.images.dtype == np.uint8
+    assert np.bincount(train.labels).tolist() == [2] * 8
+    assert train.parts.max() < len(train.part_names) and train.parts[3].max() > 0
+    assert not np.array_equal(train.images[:8], test.images)
+    assert np.array_equal(load_things("train", 8, size=32).images, train.images[:8])
+    assert (train.source, train.class_names[5]) == ("embedded", "fish")
+    assert capsys.readouterr().out == ""
+    with pytest.raises(ValueError, match="split is 'valid'; use 'train' or 'test'"):
+        load_things("valid", 8)

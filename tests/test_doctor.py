@@ -2,7 +2,6 @@
 
 import argparse
 import importlib.metadata
-import os
 import subprocess
 import sys
 from collections import namedtuple
@@ -35,7 +34,7 @@ def test_a_healthy_machine_passes():
     assert {line[:4].strip() for line in lines[:-1]} <= {"ok", "note"}
     subjects = {line[6:].split("  ")[0].strip() for line in lines[:-1]}
     assert subjects >= {"Python", "torch", "tensorflow", "scikit-image", "Device", "Memory", "Disk", "Kernel"}
-    assert subjects >= {"MNIST", "Cats vs Dogs", "Weights", "Network"}
+    assert subjects >= {"MNIST", "Cats vs Dogs", "VGG-16", "Network"}
 
 
 def test_one_failure_decides_the_exit_status(monkeypatch, capsys):
@@ -250,22 +249,16 @@ def test_a_wrong_data_source_fails(monkeypatch):
 
 
 def test_weights(monkeypatch, tmp_path):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    [(status, text)] = report(doctor.check_weights())
-    assert status == "note" and text.startswith("ResNet-18, ResNet-50, VGG-16 missing in ")
-    folder = tmp_path / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    for file in doctor.WEIGHTS.values():
-        (folder / file).touch()
-    [(status, _)] = report(doctor.check_weights())
-    assert status == "ok"
-
-
-def test_weights_are_named_as_torchvision_names_them():
-    from torchvision.models import ResNet18_Weights, ResNet50_Weights, VGG16_Weights
-
-    used = ResNet18_Weights.IMAGENET1K_V1, ResNet50_Weights.IMAGENET1K_V2, VGG16_Weights.IMAGENET1K_V1
-    assert [os.path.basename(weights.url) for weights in used] == list(doctor.WEIGHTS.values())
+    monkeypatch.setenv("LABS_DATA", str(tmp_path))
+    findings = report(doctor.check_weights())
+    assert [status for status, _ in findings] == ["note"] * 3
+    assert findings[2][1].startswith(f"missing in {tmp_path / 'weights'}; labs 04 and 05 use stand-ins")
+    assert "`python -m helpers.data vgg16` downloads the weights (553.4 MB)" in findings[2][1]
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "resnet18-f37072fd.pth").write_bytes(b"half a file")
+    assert report(doctor.check_weights())[0][1].startswith("damaged in ")
+    monkeypatch.setattr(download.RemoteSet, "states", lambda remote: {"file": "present"})
+    assert [status for status, _ in report(doctor.check_weights())] == ["ok"] * 3
 
 
 def test_network(monkeypatch):

@@ -14,6 +14,7 @@ COMMANDS = {
     "doctor": "check Python, packages, memory, disk, data and network for the labs",
     "refresh": "run solutions/ and store the outputs that the tests compare",
     "release": "write labs/ from solutions/",
+    "standins": "train the small networks that stand in for ImageNet weights",
     "bench": "measure speed and memory against the goals of the course",
 }
 

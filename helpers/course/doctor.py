@@ -28,11 +28,9 @@ from typing import Literal
 ROOT = Path(__file__).resolve().parents[2]
 DISTRIBUTION = "where-does-it-look"
 PYTHONS = ((3, 11), (3, 13))  # oldest and newest, as in pyproject.toml
-IMPORT_NAMES = {"ipython": "IPython", "pillow": "PIL", "scikit-image": "skimage", "scikit-learn": "sklearn"}
-WEIGHTS = {  # file names of torchvision
-    "ResNet-18": "resnet18-f37072fd.pth",
-    "ResNet-50": "resnet50-11ad3fa6.pth",
-    "VGG-16": "vgg16-397923af.pth",
+IMPORT_NAMES = {
+    **{"ipython": "IPython", "pillow": "PIL", "scikit-image": "skimage", "scikit-learn": "sklearn"},
+    **{"grad-cam": "pytorch_grad_cam", "opencv-python-headless": "cv2"},
 }
 MEMORY_GB = 2.0  # the most that a lab may take
 DISK_GB = 1.0  # notebooks, and the data sets that labs download unasked
@@ -335,15 +333,19 @@ def _check_pets(setting: str) -> Finding:
 
 
 def check_weights() -> Iterable[Finding]:
-    """Which pretrained weights torchvision has already downloaded."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(os.environ.get("TORCH_HOME") or cache / "torch") / "hub" / "checkpoints"
-    missing = [name for name, file in WEIGHTS.items() if not (folder / file).is_file()]
-    if missing:
-        advice = "only labs on pretrained networks use them, and download them"
-        yield Finding("note", "Weights", f"{', '.join(missing)} missing in {folder}; {advice}")
-    else:
-        yield Finding("ok", "Weights", f"{', '.join(WEIGHTS)} in {folder}")
+    """Which ImageNet weights are there. Labs that want them use stand-ins until then."""
+    from helpers.download import megabytes
+    from helpers.pretrained import NAMES, remote_set
+
+    for name in NAMES:
+        remote = remote_set(name)
+        (state,) = remote.states().values()
+        if state == "present":
+            yield Finding("ok", remote.title, f"in {remote.folder}")
+        else:
+            fetch = f"`python -m helpers.data {name}` downloads the weights ({megabytes(remote.size)})"
+            text = f"{state} in {remote.folder}; labs 04 and 05 use stand-ins until then; {fetch}"
+            yield Finding("note", remote.title, text)
 
 
 def check_network() -> Iterable[Finding]:
