@@ -467,6 +467,18 @@ def test_the_largest_difference_is_shown() -> None:
     assert "array inputs of shape (2, 3, 6, 5) and (2, 3, 6, 5)" in note
 
 
+def test_nan_where_nan_is_wanted_is_no_difference(registered: dict) -> None:
+    def partly_nan(x):
+        return np.where(x > 1, np.nan, x)
+
+    registered["90.1"] = dataclasses.replace(
+        RELU, reference=partly_nan, cases=lambda rng: [(np.array([5.0, 1.0, 0.5, 3.0]),)] * 2, mistakes=()
+    )
+    assert check("90.1", partly_nan).correct
+    (note,) = check("90.1", lambda x: partly_nan(x) + np.array([0, 1, 0.25, 0])).notes
+    assert "at 50 % of the values, most at index (1,): yours 2, wanted 1" in note
+
+
 def test_wrong_on_every_float32_input_says_nothing_about_float64(registered: dict) -> None:
     only_float32 = dataclasses.replace(RELU, cases=lambda rng: relu_cases(rng)[:1])
     registered["90.1"] = only_float32

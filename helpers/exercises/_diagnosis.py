@@ -294,16 +294,18 @@ def _float64_only(pairs: list[_Pair]) -> str | None:
 def _difference(pairs: list[_Pair]) -> str:
     wrong = _wrong(pairs)
     pair = wrong[0]
-    error = np.abs(pair.got - pair.want)
-    share = 100 * np.mean(error > pair.allowed)
+    both_nan = np.isnan(pair.got) & np.isnan(pair.want)  # as wanted
+    error = np.where(both_nan, 0, np.abs(pair.got - pair.want))
+    share = 100 * np.mean(~(error <= pair.allowed))  # NaN on one side counts
     where = tuple(int(i) for i in np.unravel_index(np.argmax(error), error.shape))
     numbers = f"yours {pair.got[where] + 0:.4g}, wanted {pair.want[where] + 0:.4g}"  # + 0: no "-0"
     if pair.want.ndim == 0:
         return f"it differs {_on(wrong, pairs)}; on the first of these: {numbers}."
     percent = "less than 1 %" if share < 1 else f"{share:.0f} %"
+    shapes = _shapes(pair.trial)
     return (
         f"it differs {_on(wrong, pairs)}; on the first of these at {percent} of the values, "
-        f"most at index {where}: {numbers} ({_shapes(pair.trial)})."
+        f"most at index {where}: {numbers}{f' ({shapes})' if shapes else ''}."
     )
 
 

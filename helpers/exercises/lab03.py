@@ -14,7 +14,7 @@ Where a mistake was seen: "source" is the code that the lab's methods come from,
 
 import copy
 from collections import OrderedDict
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -26,6 +26,15 @@ from torch import nn
 from helpers import cam, hooks, metrics, overlay
 
 from . import Complaint, Exercise, Mistake
+from ._blocks import (
+    expect_errors_to_pass,
+    expect_state,
+    hook_count,
+    is_block,
+    opened,
+    state_of,
+    with_random_weights,
+)
 
 # Nets ------------------------------------------------------------------------------------------------------
 
@@ -46,15 +55,6 @@ class _Residual(nn.Module):
         return F.relu(y + x)
 
 
-def _random(rng, net, dtype):
-    """The net with random weights and biases; in training mode for float32, else in evaluation mode."""
-    net = net.to(dtype)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.copy_(torch.tensor(0.3 * rng.normal(size=parameter.shape), dtype=dtype))
-    return net.train(dtype is torch.float32)
-
-
 def _net(rng, dtype, in_place=False):
     """2 x 6 x 5 images -> 8 channels of 6 x 5 -> the same -> 7 channels of 5 x 4 -> 4 logits."""
     with torch.random.fork_rng(devices=()):  # layers draw from the global generator when they are made
@@ -69,7 +69,7 @@ def _net(rng, dtype, in_place=False):
                 linear=nn.Linear(7 * 5 * 4, 4),
             )
         )
-    return _random(rng, net, dtype)
+    return with_random_weights(rng, net, dtype)
 
 
 class _Twice(nn.Module):
@@ -90,82 +90,11 @@ class _Twice(nn.Module):
 def _twice(rng, dtype, in_place=False):
     with torch.random.fork_rng(devices=()):
         net = _Twice(in_place)
-    return _random(rng, net, dtype)
+    return with_random_weights(rng, net, dtype)
 
 
 def _images(rng, dtype, number=3):
     return torch.tensor(rng.normal(size=(number, 2, 6, 5)), dtype=dtype)
-
-
-# Using a block ---------------------------------------------------------------------------------------------
-
-
-class _Stop(Exception):
-    """What a check raises inside a block."""
-
-
-def _is_block(manager):
-    return isinstance(manager, AbstractContextManager)
-
-
-@contextmanager
-def _opened(block):
-    """The opened block, which cannot swallow what is raised inside."""
-    raised = None
-    with block as kept:
-        try:
-            yield kept
-        except BaseException as error:
-            raised = error
-            raise
-    if raised:
-        raise raised
-
-
-def _hook_count(net):
-    """The number of hooks on the net's modules, with those that PyTorch calls for every module."""
-    everywhere = [d for name, d in vars(nn.modules.module).items() if name.startswith("_global_")]
-    on_modules = [
-        d for module in net.modules() for name, d in vars(module).items() if name.endswith("_hooks")
-    ]
-    return sum(len(d) for d in everywhere + on_modules if isinstance(d, dict))
-
-
-def _state(net):
-    """What a block must leave as it was: the number of hooks, and whether PyTorch records."""
-    return _hook_count(net), torch.is_grad_enabled()
-
-
-def _expect_state(net, state, when):
-    left = _hook_count(net) - state[0]
-    if left < 0:
-        raise Complaint(f"{when}, another hook is gone: remove only your own, with `handle.remove()`.")
-    if left:
-        raise Complaint(f"{when}, {left} hook{'s are' if left > 1 else ' is'} left on the net.")
-    if torch.is_grad_enabled() != state[1]:
-        words = ("off", "on")
-        raise Complaint(f"{when}, recording is {words[not state[1]]}, but it was {words[state[1]]} before.")
-
-
-def _expect_errors_to_pass(answer, modules, net, images):
-    """Complain unless an error in the block comes out of it and leaves no trace, and other people's hooks stay."""
-    others = modules[0].register_forward_hook(lambda *args: None)
-    state = _state(net)
-    for run_first in (False, True):
-        block = answer(*modules)
-        if not _is_block(block):
-            raise Complaint("Used a second time, it gives no context manager.")
-        try:
-            with block:
-                if run_first:
-                    net(images)
-                raise _Stop
-        except _Stop:
-            pass
-        else:
-            raise Complaint("An error inside the block is swallowed: it must come out again.")
-        _expect_state(net, state, "After a block that an error has ended")
-    others.remove()
 
 
 def _expect_list(kept, number, when):
@@ -248,13 +177,13 @@ def _use_outputs(answer, net, layer, images):
     """What is kept of two runs, what the net computes, and the gradient that reaches the first output."""
     module = net.get_submodule(layer)
     runs = _runs(net, module, images)
-    state = _state(net)
+    state = state_of(net)
     block = answer(module)
-    if not _is_block(block):
+    if not is_block(block):
         return block
-    with _opened(block) as outputs:
+    with opened(block) as outputs:
         _expect_list(outputs, 0, "Before the net has run")
-        if _hook_count(net) == state[0]:
+        if hook_count(net) == state[0]:
             raise Complaint("Inside the block there is no hook on the layer.")
         logits = net(images)
         _expect_list(outputs, runs, "After the net has run once")
@@ -265,10 +194,10 @@ def _use_outputs(answer, net, layer, images):
     net(images)
     if len(outputs) != 2 * runs:
         raise Complaint("Your hook is still at work after the block.")
-    _expect_state(net, state, "After the block")
+    expect_state(net, state, "After the block")
     frozen = not any(parameter.requires_grad for parameter in net.parameters())
     gradient = () if frozen else _gradient(net, logits, outputs[0])
-    _expect_errors_to_pass(answer, (module,), net, images)
+    expect_errors_to_pass(answer, (module,), net, images)
     return tuple(outputs), logits, second, gradient
 
 
@@ -747,13 +676,13 @@ def _use_gradients(answer, net, layer, images):
     """What is kept of two backward passes, and the gradients that reach the start of the net."""
     module = net.get_submodule(layer)
     runs = _runs(net, module, images)
-    state = _state(net)
+    state = state_of(net)
     block = answer(module)
-    if not _is_block(block):
+    if not is_block(block):
         return block
-    with _opened(block) as gradients:
+    with opened(block) as gradients:
         _expect_list(gradients, 0, "Before the net has run")
-        if _hook_count(net) == state[0]:
+        if hook_count(net) == state[0]:
             raise Complaint("Inside the block there is no hook on the layer.")
         if module._is_full_backward_hook is False:
             raise Complaint("The hook is on the layer by way of the deprecated `register_backward_hook`.")
@@ -768,8 +697,8 @@ def _use_gradients(answer, net, layer, images):
     _backward(net, net(images))
     if len(gradients) != 2 * runs:
         raise Complaint("Your hook is still at work after the block.")
-    _expect_state(net, state, "After the block")
-    _expect_errors_to_pass(answer, (module,), net, images)
+    expect_state(net, state, "After the block")
+    expect_errors_to_pass(answer, (module,), net, images)
     return tuple(gradients), reached
 
 
@@ -1120,16 +1049,16 @@ def _use_capture(answer, net, layers, images, recording):
     """What is kept of each layer, its gradient from `grad` and from `backward`, and what the net computes."""
     modules = [net.get_submodule(layer) for layer in layers]
     with torch.set_grad_enabled(recording):
-        state = _state(net)
+        state = state_of(net)
         block = answer(*modules)
-        if not _is_block(block):
+        if not is_block(block):
             return block
-        with _opened(block) as kept:
+        with opened(block) as kept:
             if not isinstance(kept, dict):
                 raise Complaint(
                     f"The block gives an object of type `{type(kept).__name__}`; wanted a dictionary."
                 )
-            if _hook_count(net) == state[0]:
+            if hook_count(net) == state[0]:
                 raise Complaint("Inside the block there is no hook on the layers.")
             logits = net(images)
             _expect_one_for_each(kept, modules)
@@ -1155,8 +1084,8 @@ def _use_capture(answer, net, layers, images, recording):
         net(images[:1])
         if any(kept[module].shape[:1] != images.shape[:1] for module in modules):
             raise Complaint("Your hooks are still at work after the block.")
-        _expect_state(net, state, "After the block")
-        _expect_errors_to_pass(answer, modules, net, images)
+        expect_state(net, state, "After the block")
+        expect_errors_to_pass(answer, modules, net, images)
     return tuple(values), tuple(gradients), logits
 
 
@@ -1584,13 +1513,13 @@ def _use_cut(answer, net, layer, images, recording):
     module = net.get_submodule(layer)
     runs = _runs(net, module, images)
     with torch.set_grad_enabled(recording):
-        state = _state(net)
+        state = state_of(net)
         block = answer(module)
-        if not _is_block(block):
+        if not is_block(block):
             return block
-        with _noting(net) as noted, _opened(block) as leaves:
+        with _noting(net) as noted, opened(block) as leaves:
             _expect_list(leaves, 0, "Before the net has run")
-            if _hook_count(net) == state[0] + len(list(net.modules())):
+            if hook_count(net) == state[0] + len(list(net.modules())):
                 raise Complaint("Inside the block there is no hook on the layer.")
             logits = net(images)
             _expect_list(leaves, runs, "After the net has run once")
@@ -1618,8 +1547,8 @@ def _use_cut(answer, net, layer, images, recording):
             net(images)
         if len(leaves) != runs:
             raise Complaint("Your hook is still at work after the block.")
-        _expect_state(net, state, "After the block")
-        _expect_errors_to_pass(answer, (module,), net, images)
+        expect_state(net, state, "After the block")
+        expect_errors_to_pass(answer, (module,), net, images)
     values = [leaf.detach().clone() for leaf in leaves]
     return values, gradients[-1], [gradient is None for gradient in gradients], logits
 
