@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 
 from torch import Tensor, nn
 
-__all__ = ["capture", "keep_gradients", "keep_outputs"]
+__all__ = ["capture", "guided_backprop", "keep_gradients", "keep_outputs", "out_of_place"]
 
 
 @contextmanager
@@ -73,3 +73,41 @@ def capture(*layers: nn.Module) -> Iterator[dict[nn.Module, Tensor]]:
         for layer in layers:
             hooks.enter_context(layer.register_forward_hook(keep))
         yield kept
+
+
+def out_of_place(model: nn.Module) -> nn.Module:
+    """Let every module inside work out of place, at any depth, and hand back the model, which is changed.
+
+    That is every module that has `inplace=True`: `nn.ReLU`, but also others, such as `nn.LeakyReLU` and
+    `nn.Dropout`. Each stays the very module that it was, so that whoever holds a layer still holds one that
+    runs. What works in place inside a `forward`, such as `F.relu_(x)` or `x += y`, is no module and stays as
+    it is. The model computes the same as before and needs more memory.
+    """
+    for module in model.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False
+    return model
+
+
+@contextmanager
+def guided_backprop(model: nn.Module) -> Iterator[None]:
+    """A block in which the backward pass through every `nn.ReLU` drops negative gradients too.
+
+    A ReLU lets the gradient through where its input was positive; here the gradient has to be positive as
+    well (Springenberg et al. 2015, section 3.4). Forward pass and backward pass both belong into the block.
+    The forward pass computes what it always does. At the block's end, after an error too, the hooks are gone.
+    Only `nn.ReLU` modules take part, not `F.relu`. None may work in place (see `out_of_place`), or PyTorch
+    raises RuntimeError in the forward pass.
+
+    The pictures are sharp, but say little about the class: they change little when the last layers are
+    randomised (Adebayo et al. 2018; Nie, Zhang, Patel 2018).
+    """
+
+    def guide(relu, grad_input, grad_output):
+        return (grad_input[0].clamp(min=0),)  # already 0 where the ReLU's input was not positive
+
+    with ExitStack() as hooks:
+        for module in model.modules():
+            if isinstance(module, nn.ReLU):
+                hooks.enter_context(module.register_full_backward_hook(guide))
+        yield

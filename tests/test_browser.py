@@ -25,6 +25,8 @@ LABS = {
     "01_numpy_saliency.ipynb": "1.1",
     "02_fashion_mnist_gradcam.ipynb": "2.3",
     "03_cats_vs_dogs_gradcam.ipynb": "3.5",
+    "04_resnet_gradcam.ipynb": "4.3",
+    "05_vgg_hooks.ipynb": "5.4",
 }
 # Makes the first known mistake of the exercise, whatever that is.
 WRONG_ANSWER = """@exercise("{key}")

@@ -110,6 +110,51 @@ PLANTED: dict[str, dict[str, tuple[str, str, str]]] = {
             "(kernel - 1) / 2 + padding",
         ),
     },
+    "04_resnet_gradcam.ipynb": {
+        "mean and deviation exchanged": (
+            "resnet_steps.py",
+            "(images * std + mean)",
+            "(images * mean + std)",
+        ),
+        "map of another score": (
+            "resnet_steps.py",
+            "score = logits.gather(1, classes[:, None]).sum()",
+            "score = logits.sum()",
+        ),
+        "bias forgotten": (
+            "resnet_steps.py",
+            "maps.mean(dim=(1, 2)) + fc.bias[classes]",
+            "maps.mean(dim=(1, 2))",
+        ),
+        "corners aligned": ("resnet_steps.py", "align_corners=False", "align_corners=True"),
+        "one class only": (
+            "resnet_steps.py",
+            "(logits[:, first] - logits[:, second]).sum()",
+            "logits[:, first].sum()",
+        ),
+        "crops not aligned": (
+            "resnet_steps.py",
+            "left[..., pixels:].flatten()",
+            "left[..., : width - pixels].flatten()",
+        ),
+    },
+    "05_vgg_hooks.ipynb": {
+        "other pixels shown": (
+            "vgg_steps.py",
+            "preprocess.mean, preprocess.std",
+            "preprocess.std, preprocess.mean",
+        ),
+        "still in place": ("hooks.py", "module.inplace = False", "module.inplace = True"),
+        "smallest are the largest": ("vgg_steps.py", "largest=False", "largest=True"),
+        "signs left out": ("vgg_steps.py", "np.abs(maps).max(", "maps.max("),
+        "weights of the ReLU": ("vgg_steps.py", "(weights_before, after)", "(weights_after, after)"),
+        "nothing guided": ("hooks.py", "grad_input[0].clamp(min=0)", "grad_input[0]"),
+        "no ranks": (
+            "vgg_steps.py",
+            "rankdata(maps.reshape(len(maps), -1), axis=1)",
+            "maps.reshape(len(maps), -1)",
+        ),
+    },
 }
 
 

@@ -17,6 +17,11 @@ QUICKER = {
         ('[("A", 560, 5), ("B", 320, 3)]', '[("A", 40, 5), ("B", 40, 3)]'),
         ("sample_pets(60, seed=7)", "sample_pets(20, seed=7)"),
     ],
+    "04_resnet_gradcam.ipynb": [
+        ("sample_things(400, seed=5)", "sample_things(160, seed=5)"),
+        ("sample_things(320, seed=6)", "sample_things(64, seed=6)"),
+    ],
+    "05_vgg_hooks.ipynb": [("sample_things(800, seed=7)", "sample_things(160, seed=7)")],
 }
 
 

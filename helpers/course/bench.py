@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import torch
 
 # Seconds of one whole run on two cores with the embedded data, and GB of memory.
-LAB_BUDGETS = {"01": (45.0, 2.0), "02": (60.0, 3.0), "03": (90.0, 3.0)}
+LAB_BUDGETS = {"01": (45.0, 2.0), "02": (60.0, 3.0), "03": (90.0, 3.0), "04": (60.0, 3.0), "05": (60.0, 3.0)}
 
 # Where Grad-CAM is measured: the last layers that have positions.
 CAM_LAYERS = {"resnet18": "layer4", "resnet50": "layer4", "vgg16": "features.29"}
