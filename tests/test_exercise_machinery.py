@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import random
+import signal
 import subprocess
 import sys
 import textwrap
@@ -674,6 +675,18 @@ def test_an_interrupt_on_its_way_arrives_inside(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(_check.OutOfTime):
         _check.within(0.02, lambda: time.sleep(0.05))
     time.sleep(0.2)  # a late interrupt would arrive here
+
+
+def test_the_limit_holds_where_interrupts_are_ignored() -> None:
+    """As for programs that a shell has started in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(_check.OutOfTime):
+            _check.within(0.02, lambda: time.sleep(1))
+        assert _check.within(1, lambda: "done") == "done"
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_the_limit_never_fires_late() -> None:

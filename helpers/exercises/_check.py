@@ -10,6 +10,7 @@ import dis
 import functools
 import inspect
 import random
+import signal
 import sys
 import threading
 import time
@@ -301,6 +302,9 @@ def within(limit: float, call: Callable[[], Any]) -> Any:
     """
     if threading.current_thread() is not threading.main_thread():
         return call()
+    before = signal.getsignal(signal.SIGINT)
+    if before == signal.SIG_IGN:  # so a shell starts what runs in the background; no interrupt would arrive
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     lock, finished, fired = threading.Lock(), threading.Event(), threading.Event()
 
     def watch() -> None:
@@ -326,6 +330,9 @@ def within(limit: float, call: Callable[[], Any]) -> Any:
         finish()  # again: the interrupt may have come while it ran the first time
         if not fired.is_set():
             raise
+    finally:
+        if before == signal.SIG_IGN:
+            signal.signal(signal.SIGINT, before)
     if fired.is_set():
         raise OutOfTime
     return result
