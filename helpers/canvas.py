@@ -38,6 +38,19 @@ def whole(value: object, what: str) -> int:
     return number
 
 
+def wanted(numbers: object) -> Sequence[int]:
+    """Which of a series: 0 to n-1 for an int n, otherwise the numbers in the order given.
+
+    Raises ValueError if that is no whole number, nor several of them, that fit into 32 bits.
+    """
+    if isinstance(numbers, int | np.integer):
+        return range(whole(numbers, "numbers"))
+    try:
+        return [whole(number, "every entry of numbers") for number in numbers]
+    except TypeError:
+        raise ValueError(f"numbers is {numbers!r}; give a whole number, or several in a list.") from None
+
+
 def picture_size(value: object) -> int:
     """`value` as an int. Raises ValueError if pictures of so many pixels cannot be drawn."""
     size = whole(value, "size")

@@ -10,10 +10,11 @@ Polygons are filled in integers, because drawing libraries compute their edges i
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 
 import numpy as np
+
+from helpers.canvas import wanted, whole
 
 __all__ = ["CLASS_NAMES", "PART_NAMES", "draw_garments"]
 
@@ -71,42 +72,22 @@ def draw_garments(
     A garment depends on its number and the seed only. Ten numbers from a multiple of ten on hold each class
     once, in random order. Raises ValueError for other numbers and seeds.
     """
-    seed = _whole(seed, "seed")
-    if isinstance(numbers, int | np.integer):
-        wanted = range(_whole(numbers, "numbers"))
-    else:
-        try:
-            wanted = [_whole(number, "every entry of numbers") for number in numbers]
-        except TypeError:
-            raise ValueError(f"numbers is {numbers!r}; give a whole number, or several in a list.") from None
-
-    images = np.zeros((len(wanted), SIZE, SIZE), np.uint8)
-    labels = np.zeros(len(wanted), np.int64)
+    seed, numbers = whole(seed, "seed"), wanted(numbers)
+    images = np.zeros((len(numbers), SIZE, SIZE), np.uint8)
+    labels = np.zeros(len(numbers), np.int64)
     parts = np.zeros_like(images)
     blocks: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     order = np.argsort(
-        wanted, kind="stable"
+        numbers, kind="stable"
     )  # numbers of one block together: their random numbers are drawn once
-    for start in range(0, len(wanted), BLOCK * CHUNK):
+    for start in range(0, len(numbers), BLOCK * CHUNK):
         here = order[start : start + BLOCK * CHUNK]
-        chosen = [wanted[i] for i in here]
+        chosen = [numbers[i] for i in here]
         blocks = {block: blocks.get(block) or _block(seed, block) for block in {i // BLOCK for i in chosen}}
         labels[here] = [blocks[i // BLOCK][0][i % BLOCK] for i in chosen]
         randoms = np.stack([blocks[i // BLOCK][1][i % BLOCK] for i in chosen])
         images[here], parts[here] = _draw(labels[here].tolist(), randoms)
     return images, labels, parts
-
-
-def _whole(value: object, what: str) -> int:
-    """`value` as an int, if it is a whole number that fits into 32 bits."""
-    most = 2**32 - 1
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = -1
-    if isinstance(value, bool) or not 0 <= number <= most:
-        raise ValueError(f"{what} is {value!r}; use whole numbers from 0 to {most:,}.")
-    return number
 
 
 def _block(seed: int, block: int) -> tuple[np.ndarray, np.ndarray]:

@@ -38,6 +38,7 @@ from helpers.canvas import (
     one_of,
     picture_size,
     roll,
+    wanted,
     wave,
     whole,
 )
@@ -117,12 +118,7 @@ def sample_pets(numbers: int | Sequence[int], *, seed: int = 0) -> list[Pet]:
     nothing. Raises ValueError for other numbers and seeds.
     """
     seed = whole(seed, "seed")
-    if isinstance(numbers, int | np.integer):
-        return [_sample(number, seed) for number in range(whole(numbers, "numbers"))]
-    try:
-        return [_sample(whole(number, "every entry of numbers"), seed) for number in numbers]
-    except TypeError:
-        raise ValueError(f"numbers is {numbers!r}; give a whole number, or several in a list.") from None
+    return [_sample(number, seed) for number in wanted(numbers)]
 
 
 def draw_pets(pets: Sequence[Pet], size: int = 96) -> tuple[np.ndarray, np.ndarray]:

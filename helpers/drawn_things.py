@@ -41,6 +41,7 @@ from helpers.canvas import (
     one_of,
     picture_size,
     roll,
+    wanted,
     wave,
     whole,
 )
@@ -116,12 +117,7 @@ def sample_things(numbers: int | Sequence[int], *, seed: int = 0) -> list[Thing]
     Backgrounds tell nothing about the class. Raises ValueError for other numbers and seeds.
     """
     seed = whole(seed, "seed")
-    if isinstance(numbers, int | np.integer):
-        return [_sample(number, seed) for number in range(whole(numbers, "numbers"))]
-    try:
-        return [_sample(whole(number, "every entry of numbers"), seed) for number in numbers]
-    except TypeError:
-        raise ValueError(f"numbers is {numbers!r}; give a whole number, or several in a list.") from None
+    return [_sample(number, seed) for number in wanted(numbers)]
 
 
 def draw_things(things: Sequence[Thing], size: int = 96) -> tuple[np.ndarray, np.ndarray]:
