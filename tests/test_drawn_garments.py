@@ -1,24 +1,18 @@
 """`helpers.drawn_garments`: the series, its parts, the same pixels everywhere, and how hard to learn."""
 
 import hashlib
-import os
 import random
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 from skimage.morphology import dilation
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from helpers import drawn_garments
 from helpers.drawn_garments import CLASS_NAMES, PART_NAMES, draw_garments
-
-ROOT = Path(__file__).parents[1]
+from tests.processors import SIMPLER, drawn_on
 
 
 @pytest.fixture(scope="module")
@@ -179,31 +173,9 @@ def test_same_as_on_other_computers():
     assert np.abs(np.subtract(greys, golden)).max() <= 1, f"pixels differ: {rows}"
 
 
-SIMPLER = {
-    "an old processor's BLAS": {"OPENBLAS_CORETYPE": "Prescott"},
-    "a newer processor's BLAS": {"OPENBLAS_CORETYPE": "Haswell"},
-    "no vector units": {
-        "NPY_DISABLE_CPU_FEATURES": " ".join(f for f in __cpu_dispatch__ if __cpu_features__[f])
-    },
-}
-
-
 @pytest.mark.parametrize("processor", SIMPLER)
 def test_same_on_other_processors(garments, tmp_path, processor):
-    """NumPy chooses its code by processor; these settings make it choose as on others."""
-    code = (
-        "import sys, numpy as np; from helpers.drawn_garments import draw_garments;"
-        "np.savez(sys.argv[1], *draw_garments(500))"
-    )
-    path = tmp_path / "drawn.npz"
-    subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, path],
-        check=True,
-        cwd=ROOT,
-        env=os.environ | SIMPLER[processor],
-    )
-    with np.load(path) as stored:
-        images, labels, parts = (stored[f"arr_{k}"] for k in range(3))
+    images, labels, parts = drawn_on(processor, "helpers.drawn_garments", "draw_garments(500)", tmp_path)
     np.testing.assert_array_equal(labels, garments[1][:500])
     np.testing.assert_array_equal(parts, garments[2][:500])
     assert np.abs(images.astype(int) - garments[0][:500]).max() <= 1

@@ -1,18 +1,13 @@
 """`helpers.drawn_pets`: the series, its parts, counterfactuals, the same pixels everywhere, and how hard."""
 
 import hashlib
-import os
 import random
 import re
-import subprocess
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 from skimage.morphology import dilation
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -33,8 +28,8 @@ from helpers.drawn_pets import (
     plant,
     sample_pets,
 )
+from tests.processors import SIMPLER, drawn_on
 
-ROOT = Path(__file__).parents[1]
 OTHER = {"cat": "dog", "dog": "cat"}
 PETS = sample_pets(2_500)
 SOME = PETS[:40]  # for what is drawn many times
@@ -366,31 +361,11 @@ def test_same_as_on_other_computers(drawn):
     assert np.abs(np.subtract(reds, golden)).max() <= 1, f"pixels differ: {rows}"
 
 
-SIMPLER = {
-    "another processor's BLAS": {"OPENBLAS_CORETYPE": "Prescott"},
-    "no vector units": {
-        "NPY_DISABLE_CPU_FEATURES": " ".join(f for f in __cpu_dispatch__ if __cpu_features__[f])
-    },
-}
-
-
 @pytest.mark.parametrize("processor", SIMPLER)
 def test_same_on_other_processors(drawn, tmp_path, processor):
-    """NumPy chooses its code by processor; these settings make it choose as on others."""
-    code = (
-        "import sys, numpy as np; from helpers.drawn_pets import draw_pets, sample_pets;"
-        "np.savez(sys.argv[1], *draw_pets(sample_pets(200)))"
-    )
-    path = tmp_path / "drawn.npz"
-    subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, path],
-        check=True,
-        cwd=ROOT,
-        env=os.environ | SIMPLER[processor],
-    )
-    with np.load(path) as stored:
-        np.testing.assert_array_equal(stored["arr_1"], drawn[1][:200])
-        assert np.abs(stored["arr_0"].astype(int) - drawn[0][:200]).max() <= 1
+    images, parts = drawn_on(processor, "helpers.drawn_pets", "draw_pets(sample_pets(200))", tmp_path)
+    np.testing.assert_array_equal(parts, drawn[1][:200])
+    assert np.abs(images.astype(int) - drawn[0][:200]).max() <= 1
 
 
 # ------------------------------------------------------------------------------------------ how hard

@@ -1,17 +1,12 @@
 """`helpers.drawn_things`: the series, parts, counterfactuals, the same pixels everywhere, and how hard."""
 
 import hashlib
-import os
 import re
-import subprocess
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 from skimage.morphology import dilation
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -34,8 +29,8 @@ from helpers.drawn_things import (
     draw_things,
     sample_things,
 )
+from tests.processors import SIMPLER, drawn_on
 
-ROOT = Path(__file__).parents[1]
 KINDS = CLASS_NAMES + OUTSIDERS
 THINGS = sample_things(1_600)
 
@@ -377,31 +372,11 @@ def test_same_as_on_other_computers():
     assert sha256 == GOLDEN_SHA256
 
 
-SIMPLER = {
-    "another processor's BLAS": {"OPENBLAS_CORETYPE": "Prescott"},
-    "no vector units": {
-        "NPY_DISABLE_CPU_FEATURES": " ".join(f for f in __cpu_dispatch__ if __cpu_features__[f])
-    },
-}
-
-
 @pytest.mark.parametrize("processor", SIMPLER)
 def test_same_on_other_processors(drawn, tmp_path, processor):
-    """NumPy chooses its code by processor; these settings make it choose as on others."""
-    code = (
-        "import sys, numpy as np; from helpers.drawn_things import draw_things, sample_things;"
-        "np.savez(sys.argv[1], *draw_things(sample_things(160)))"
-    )
-    path = tmp_path / "drawn.npz"
-    subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, path],
-        check=True,
-        cwd=ROOT,
-        env=os.environ | SIMPLER[processor],
-    )
-    with np.load(path) as stored:
-        np.testing.assert_array_equal(stored["arr_1"], drawn[1][:160])
-        np.testing.assert_array_equal(stored["arr_0"], drawn[0][:160])
+    images, parts = drawn_on(processor, "helpers.drawn_things", "draw_things(sample_things(160))", tmp_path)
+    np.testing.assert_array_equal(parts, drawn[1][:160])
+    np.testing.assert_array_equal(images, drawn[0][:160])
 
 
 # ------------------------------------------------------------------------------------------ how hard
