@@ -15,7 +15,6 @@ of cats and dogs come only in this way, and so do the larger ones of the weights
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from typing import Literal
 import numpy as np
 
 from helpers import drawn_pets, drawn_things, pet_photos
-from helpers.download import DataError, RemoteFile, RemoteSet, fetch, megabytes
+from helpers.download import DataError, RemoteFile, RemoteSet, Source, choose_source, fetch, megabytes
 from helpers.drawn_garments import CLASS_NAMES, PART_NAMES, draw_garments
 from helpers.photos import class_of, describe_faults, read_photos
 
@@ -41,7 +40,6 @@ __all__ = [
     "load_pets",
 ]
 
-Source = Literal["real", "embedded"]
 Split = Literal["train", "test"]
 
 
@@ -243,8 +241,6 @@ def load_things(split: Split, n: int, *, size: int = 96) -> ImageSet:
 
 # ------------------------------------------------------------------------------------------ choosing
 
-_given_up: set[Path] = set()  # folders whose real data could not be had
-
 
 def _choose_source(split: str, folder: Path, get: Callable[[], object]) -> tuple[Source, str]:
     """The source to use, and what to add to the printed line. Raises ValueError for an unknown split.
@@ -253,23 +249,8 @@ def _choose_source(split: str, folder: Path, get: Callable[[], object]) -> tuple
     """
     if split not in ("train", "test"):
         raise ValueError(f"split is {split!r}; use 'train' or 'test'.")
-    setting = os.environ.get("LABS_DATA_SOURCE") or "auto"
-    if setting == "embedded":
-        return "embedded", ""
-    if setting == "real":
-        get()
-        return "real", ""
-    if setting != "auto":
-        raise DataError(f"LABS_DATA_SOURCE is {setting!r}", "set it to auto, real or embedded")
-    # A lab loads two splits. When the first came embedded, the second must too, even if the network is back.
-    if folder in _given_up:
-        return "embedded", " [for the same reason]"
-    try:
-        get()
-        return "real", ""
-    except DataError as error:
-        _given_up.add(folder)
-        return "embedded", f" [{error.reason}; restart the kernel to try again]"
+    source, _, note = choose_source(folder, get)
+    return source, note
 
 
 def _choose(total: int, n: int | None, seed: int, what: str) -> np.ndarray:

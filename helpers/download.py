@@ -3,7 +3,7 @@
 A `RemoteSet` lists files with their SHA-256, or its beginning. `fetch` makes sure that they are in the data
 folder: it checks what is there, downloads what is missing or damaged, and gives a file its final name only
 when its content is right. So neither a download that was cut off nor a failing disk leaves anything that a
-later run would trust.
+later run would trust. `choose_source` decides between real data and what is embedded.
 """
 
 from __future__ import annotations
@@ -21,13 +21,18 @@ import time
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
+from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
 from filelock import FileLock
 from tqdm import tqdm
+
+Source = Literal["real", "embedded"]
+T = TypeVar("T")
 
 TIMEOUT = 5.0  # seconds that a server may stay silent
 SLOWEST = 5_000  # bytes per second; a slower download is given up
@@ -100,6 +105,35 @@ class RemoteSet:
         folder: where to look instead of the set's own folder. Reads every file: about 0.1 s for 50 MB.
         """
         return {file.name: _state((folder or self.folder) / file.name, file.sha256) for file in self.files}
+
+
+_given_up: set[Hashable] = set()  # what could not be had
+
+
+def choose_source(
+    what: Hashable, get: Callable[[], T], reason: Callable[[DataError], str] = attrgetter("reason")
+) -> tuple[Source, T | None, str]:
+    """Real data or what is embedded, by `LABS_DATA_SOURCE` (auto, real or embedded; without it, auto).
+
+    what: names the data; get: makes sure that the real ones are there, or raises DataError; reason: turns
+    that error into words -> the source, what `get` returned (None if embedded), and what to add to the
+    printed line. Raises DataError for another setting, and for "real" if `get` does.
+    """
+    setting = os.environ.get("LABS_DATA_SOURCE") or "auto"
+    if setting == "embedded":
+        return "embedded", None, ""
+    if setting == "real":
+        return "real", get(), ""
+    if setting != "auto":
+        raise DataError(f"LABS_DATA_SOURCE is {setting!r}", "set it to auto, real or embedded")
+    # A lab asks more than once, as for two splits. What began embedded stays so, even if the network is back.
+    if what in _given_up:
+        return "embedded", None, " [for the same reason]"
+    try:
+        return "real", get(), ""
+    except DataError as error:
+        _given_up.add(what)
+        return "embedded", None, f" [{reason(error)}; restart the kernel to try again]"
 
 
 def data_folder() -> Path:

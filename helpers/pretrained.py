@@ -12,8 +12,8 @@ A stand-in is a slim network with the same layer names, trained on drawings (`he
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from textwrap import shorten
 from typing import Literal
@@ -23,7 +23,7 @@ from torch import nn
 from torchvision.models import ResNet18_Weights, ResNet50_Weights, VGG16_Weights, WeightsEnum, get_model
 
 from helpers import standins
-from helpers.download import DataError, RemoteFile, RemoteSet, fetch
+from helpers.download import DataError, RemoteFile, RemoteSet, choose_source, fetch
 
 __all__ = ["NAMES", "TITLES", "WEIGHTS", "Pretrained", "pretrained", "remote_set"]
 
@@ -71,8 +71,8 @@ def pretrained(name: str) -> Pretrained:
     """
     if name not in NAMES:
         raise ValueError(f"name is {name!r}; use {', '.join(map(repr, NAMES[:-1]))} or {NAMES[-1]!r}.")
-    model, note = _choose(name)
-    if model is None:
+    source, model, note = choose_source(name, partial(_real, name), partial(_reason, name))
+    if source == "embedded":
         found = _stand_in(name)
     else:
         found = Pretrained(
@@ -112,28 +112,6 @@ def remote_set(name: str) -> RemoteSet:
 
 # ------------------------------------------------------------------------------------------ choosing
 
-_given_up: set[str] = set()  # names whose weights could not be had
-
-
-def _choose(name: str) -> tuple[nn.Module | None, str]:
-    """The network with ImageNet weights, or None for the stand-in; and what to add to the printed line."""
-    setting = os.environ.get("LABS_DATA_SOURCE") or "auto"
-    if setting == "embedded":
-        return None, ""
-    if setting == "real":
-        return _real(name), ""
-    if setting != "auto":
-        raise DataError(f"LABS_DATA_SOURCE is {setting!r}", "set it to auto, real or embedded")
-    # A lab that has begun with the stand-in stays with it, even if the network is back.
-    if name in _given_up:
-        return None, " [for the same reason]"
-    try:
-        return _real(name), ""
-    except DataError as error:
-        _given_up.add(name)
-        request = f": python -m helpers.data {name}" if error.reason.endswith("only on request") else ""
-        return None, f" [{error.reason}{request}; restart the kernel to try again]"
-
 
 def _real(name: str) -> nn.Module:
     """The network with ImageNet weights; a `DataError` if they cannot be had or do not fit."""
@@ -162,6 +140,12 @@ def _find(remote: RemoteSet) -> Path:
             return folder / file.name
     fetch(remote)
     return remote.folder / file.name
+
+
+def _reason(name: str, error: DataError) -> str:
+    """Why there is the stand-in; where nothing but the request is missing, with the command for that."""
+    request = f": python -m helpers.data {name}" if error.reason.endswith("only on request") else ""
+    return error.reason + request
 
 
 def _stand_in(name: str) -> Pretrained:

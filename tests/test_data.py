@@ -33,7 +33,7 @@ def offline(monkeypatch, tmp_path):
     monkeypatch.setattr("socket.socket.connect", blocked)
     monkeypatch.setenv("LABS_DATA", str(tmp_path / "data"))
     monkeypatch.delenv("LABS_DATA_SOURCE", raising=False)
-    monkeypatch.setattr(data, "_given_up", set())
+    monkeypatch.setattr(download, "_given_up", set())
 
 
 @pytest.fixture

@@ -365,7 +365,7 @@ def lab(request, tmp_path, monkeypatch):
     server = Server({f"/{file}.gz": content for file, content in TINY_PACKED.items()})
     remote = replace(tiny_set(getattr(data, name)), mirrors=(server.address,))
     monkeypatch.setattr(data, name, remote)
-    monkeypatch.setattr(data, "_given_up", set())
+    monkeypatch.setattr(download, "_given_up", set())
     monkeypatch.setenv("LABS_DATA", str(tmp_path / "data"))
     monkeypatch.delenv("LABS_DATA_SOURCE", raising=False)
     yield server, remote, load

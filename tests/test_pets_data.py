@@ -18,7 +18,7 @@ import pytest
 from kagglehub import exceptions
 from PIL import Image
 
-from helpers import data, drawn_pets, pet_photos, photos
+from helpers import data, download, drawn_pets, pet_photos, photos
 from helpers.data import DataError, load_pets
 from helpers.photos import read_photo, read_photos, split_of
 from tests.local_data import SPLITS
@@ -39,7 +39,7 @@ def offline(monkeypatch, tmp_path):
     monkeypatch.setenv("LABS_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("LABS_DATA_SOURCE", raising=False)
-    monkeypatch.setattr(data, "_given_up", set())
+    monkeypatch.setattr(download, "_given_up", set())
 
 
 def encoded(picture: Image.Image, kind: str = "JPEG", **options: object) -> bytes:

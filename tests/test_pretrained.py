@@ -58,7 +58,7 @@ def fresh(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("LABS_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.delenv("LABS_DATA_SOURCE", raising=False)
-    monkeypatch.setattr(pretrained, "_given_up", set())
+    monkeypatch.setattr(download, "_given_up", set())
     monkeypatch.setattr(pretrained.standins, "load", lambda name: (pretrained.standins.build(name), {}))
 
 
@@ -351,7 +351,7 @@ def test_later_run_goes_on(mode, server, resnet18, monkeypatch, capsys):
     )
     assert not path_of().exists()
     server.mode = mode
-    monkeypatch.setattr(pretrained, "_given_up", set())  # a new kernel
+    monkeypatch.setattr(download, "_given_up", set())  # a new kernel
     assert_real(pretrained.pretrained("resnet18"), resnet18)
     assert server.seen[-1][1] == (len(resnet18) // 2 + len(resnet18)) // 2
 
