@@ -398,6 +398,33 @@ def _signed(a, g):
     return (g.mean(dim=(2, 3), keepdim=True) * a).sum(dim=1)
 
 
+def _wrongly_weighted(answer):
+    """Mistakes in the weights of the channels and in their sum. answer: makes an answer that draws maps by `draw`."""
+    return (
+        Mistake(
+            answer(draw=lambda a, g: (g.sum(dim=(2, 3), keepdim=True) * a).sum(dim=1)),
+            "You add up the gradients of a channel; Grad-CAM takes their mean.",
+            "peer",
+        ),
+        Mistake(
+            answer(draw=lambda a, g: (g.mean(dim=(0, 2, 3), keepdim=True) * a).sum(dim=1)),
+            "You average the gradients over the images too: each image needs its own weights.",
+            "source",
+        ),
+        Mistake(
+            answer(draw=lambda a, g: (g.mean(dim=(2, 3), keepdim=True) * a).mean(dim=1)),
+            "You average the weighted channels at the end; add them up.",
+            "source",
+        ),
+        Mistake(
+            answer(draw=lambda a, g: (g.mean(dim=1, keepdim=True) * a).sum(dim=1)),
+            "You average the gradients over the channels: average over the two spatial axes, so that each channel gets its "
+            "weight.",
+            "trial",
+        ),
+    )
+
+
 def _assembled(
     choose=_wanted,
     score=_asked,
@@ -822,27 +849,7 @@ explaining = Exercise(
             "That is HiResCAM with a ReLU: Grad-CAM averages the gradient of each channel first.",
             "trial",
         ),
-        Mistake(
-            _assembled(draw=lambda a, g: (g.sum(dim=(2, 3), keepdim=True) * a).sum(dim=1)),
-            "You add up the gradients of a channel; Grad-CAM takes their mean.",
-            "peer",
-        ),
-        Mistake(
-            _assembled(draw=lambda a, g: (g.mean(dim=(0, 2, 3), keepdim=True) * a).sum(dim=1)),
-            "You average the gradients over the images too: each image needs its own weights.",
-            "source",
-        ),
-        Mistake(
-            _assembled(draw=lambda a, g: (g.mean(dim=(2, 3), keepdim=True) * a).mean(dim=1)),
-            "You average the weighted channels at the end; add them up.",
-            "source",
-        ),
-        Mistake(
-            _assembled(draw=lambda a, g: (g.mean(dim=1, keepdim=True) * a).sum(dim=1)),
-            "You average the gradients over the channels: average over the two spatial axes, so that each channel gets its "
-            "weight.",
-            "trial",
-        ),
+        *_wrongly_weighted(_assembled),
         Mistake(
             _assembled(draw=lambda a, g: F.relu(g.mean(dim=(2, 3), keepdim=True) * a).sum(dim=1)),
             "You apply the ReLU to each weighted channel: first the sum, in which channels for and against can cancel, then "
@@ -1839,27 +1846,7 @@ differing = Exercise(
             "That is HiResCAM: Grad-CAM averages the gradient of each channel first.",
             "trial",
         ),
-        Mistake(
-            _for_score(draw=lambda a, g: (g.sum(dim=(2, 3), keepdim=True) * a).sum(dim=1)),
-            "You add up the gradients of a channel; Grad-CAM takes their mean.",
-            "peer",
-        ),
-        Mistake(
-            _for_score(draw=lambda a, g: (g.mean(dim=(0, 2, 3), keepdim=True) * a).sum(dim=1)),
-            "You average the gradients over the images too: each image needs its own weights.",
-            "source",
-        ),
-        Mistake(
-            _for_score(draw=lambda a, g: (g.mean(dim=(2, 3), keepdim=True) * a).mean(dim=1)),
-            "You average the weighted channels at the end; add them up.",
-            "source",
-        ),
-        Mistake(
-            _for_score(draw=lambda a, g: (g.mean(dim=1, keepdim=True) * a).sum(dim=1)),
-            "You average the gradients over the channels: average over the two spatial axes, so that each channel gets its "
-            "weight.",
-            "trial",
-        ),
+        *_wrongly_weighted(_for_score),
         Mistake(
             _for_score(draw=lambda a, g: (F.relu(g.mean(dim=(2, 3), keepdim=True)) * a).sum(dim=1)),
             "You drop negative weights: those are the channels that speak for `second`.",
