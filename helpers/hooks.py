@@ -1,7 +1,8 @@
 """What a layer computes, kept while the whole net runs: activations on the way in, gradients on the way back.
 
-Each function opens a `with` block and works for any layer that returns one tensor. Inside the block PyTorch
-calls the function's hook whenever the layer runs; at its end, after an error too, the hook is gone.
+The context managers work for layers that return one tensor. Inside the `with` block PyTorch calls the hook
+whenever the layer runs; at its end, after an error too, the hook is gone. `out_of_place` prepares a network
+for hooks that an in-place operation forbids.
 """
 
 from __future__ import annotations

@@ -194,10 +194,11 @@ def show(figure: Figure, alt: str) -> None:
         drawn, format="png", dpi=100, pil_kwargs={"compress_level": 0}
     )  # once: it takes longer than storing it
     plt.close(figure)
+    drawing = Image.open(drawn)
 
     def webp(**options: object) -> bytes:
         buffer = io.BytesIO()
-        Image.open(drawn).save(buffer, "webp", **options)
+        drawing.save(buffer, "webp", **options)
         return buffer.getvalue()
 
     exact, lossy = webp(lossless=True), webp(quality=40, method=6)

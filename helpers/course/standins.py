@@ -77,7 +77,9 @@ def merge_normalisation(net: VGG) -> VGG:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("names", nargs="*", choices=[*standins.NAMES, []], help="which ones (default: all)")
+    names = [*standins.NAMES, []]  # argparse compares what stands for no name, too
+    which = f"{', '.join(standins.NAMES)} (default: all)"
+    parser.add_argument("names", nargs="*", metavar="name", choices=names, help=which)
 
 
 def main(args: argparse.Namespace) -> int:
