@@ -83,7 +83,8 @@ test-lowest:
 	uv venv --quiet --clear --python 3.11 .venv-lowest
 	uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable ".[test]"
 	.venv-lowest/bin/python -m pytest -n 2 tests \
-	    --ignore=tests/test_planted_bugs.py --ignore=tests/test_browser.py -k "not in_two_epochs"
+	    --ignore=tests/test_planted_bugs.py --ignore=tests/test_browser.py \
+	    -k "not in_two_epochs and not in_the_browser"
 	LABS_DATA_SOURCE=embedded .venv-lowest/bin/python -m pytest -n 2 --nbval solutions
 	rm -rf .venv-lowest
 
