@@ -13,7 +13,7 @@ import re
 import sys
 import textwrap
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,8 +24,8 @@ from . import _check, _diagnosis
 from ._check import Complaint
 
 __all__ = [
-    "Complaint", "Exercise", "Mistake", "Verdict", "check", "exercise", "hint", "reference", "registry",
-    "verdict",
+    "Complaint", "Exercise", "Mistake", "Verdict", "check", "exercise", "hint", "judge", "reference",
+    "registry", "verdict",
 ]  # fmt: skip
 
 Status = Literal["right", "not attempted", "not right yet", "error", "too slow"]
@@ -69,6 +69,23 @@ class Exercise:
     use: Callable[..., object] | None = None
     rtol32: float = 1e-4  #: allowed error / max|reference| of each array where any float32 is involved
     rtol64: float = 1e-9  #: the same where everything is float64
+    #: helpers that a lab offers and that nearly are the answer ("helpers.cam.grad_cam"): not there in grading
+    gives_away: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """What the arguments of one call are named."""
+        if self.use:
+            return list(inspect.signature(self.use).parameters)[1:]
+        return list(inspect.signature(self.reference).parameters)
+
+    def draw(self, rngs: Iterable[np.random.Generator]) -> list[tuple]:
+        """The arguments of all calls of one check."""
+        return [args for rng in rngs for args in self.cases(rng)]
+
+    def observe(self, answer: Callable[..., object], args: tuple) -> _check.Outcome:
+        """What `answer` does with a copy of `args`."""
+        return _check.observe(answer, args, self.names, self.use)
 
 
 @dataclass(frozen=True)
@@ -79,6 +96,8 @@ class Verdict:
     status: Status
     notes: tuple[str, ...]
     correct: bool
+    mistake: str = ""  #: the sentence of the known mistake, if it is one
+    partly: str = ""  #: what is right about an answer that is not right, if that is worth points
 
 
 class UnknownExercise(KeyError):
@@ -150,54 +169,45 @@ def check(key: str, fn: Callable[..., object]) -> Verdict:
     Raises UnknownExercise for a key that does not exist, and KeyboardInterrupt if the user interrupts.
     """
     ex = registry[key]
-    if ex.use:
-        _, *names = inspect.signature(ex.use).parameters
-    else:
-        names = list(inspect.signature(ex.reference).parameters)
     with _check.undisturbed():
-        cases = [args for seed in SEEDS for args in ex.cases(np.random.default_rng(seed))]
-        expected = [_check.observe(ex.reference, args, names, ex.use) for args in cases]
-
-        def observe_all(answer: Callable[..., object]) -> Iterator[_check.Outcome]:
-            for args, want in zip(cases, expected, strict=True):
-                yield _check.observe(answer, args, names, ex.use, may_change=want.changed)
-
+        cases = ex.draw(np.random.default_rng(seed) for seed in SEEDS)
         session = _check.Session()
         try:
-            observed = session.run(observe_all(fn), ex.limit)
+            outcomes = session.run_quietly((ex.observe(fn, args) for args in cases), ex.limit)
         except _check.OutOfTime:
             result = Verdict(key, "too slow", (_stopped(ex.limit),), correct=False)
         else:
-            trials = [
-                _diagnosis.Trial(args, got, want, ex.rtol32, ex.rtol64)
-                for args, got, want in zip(cases, observed, expected, strict=True)
-            ]
-            known = (m.sentence for m in ex.mistakes if _diagnosis.explains(observe_all(m.wrong), trials))
-            result = _judge(ex, fn, trials, known, session)
+            result = judge(ex, cases, outcomes, session, _check.has_code_above_the_stub(fn))
     session.show_first_output()
     return result
 
 
-def _judge(
+def judge(
     ex: Exercise,
-    fn: Callable[..., object],
-    trials: list[_diagnosis.Trial],
-    known: Iterator[str],
+    cases: list[tuple],
+    outcomes: list[_check.Outcome],
     session: _check.Session,
+    has_code_above_the_stub: bool,
 ) -> Verdict:
-    """The verdict on an answer that finished. `known` finds the sentences of the mistakes that match."""
-    if all(_check.not_attempted(trial.got.error, fn) for trial in trials):
-        notes = (_check.LEFT_BELOW,) if _check.has_code_above_the_stub(fn) else ()
+    """The verdict on an answer that finished: `outcomes` is what it did on the `cases`, maybe elsewhere."""
+    trials = [
+        _diagnosis.Trial(args, got, ex.observe(ex.reference, args), ex.rtol32, ex.rtol64)
+        for args, got in zip(cases, outcomes, strict=True)
+    ]
+    if all(trial.got.error is not None and trial.got.error.by_stub for trial in trials):
+        notes = (_check.LEFT_BELOW,) if has_code_above_the_stub else ()
         return Verdict(ex.key, "not attempted", notes, correct=False)
     if session.uninitialised:
         return Verdict(ex.key, "not right yet", (_check.UNINITIALISED,), correct=False)
     if not all(trial.right for trial in trials):
-        failure = _diagnosis.failure(trials, fn)
-        if sentence := next(known, None):
-            notes = (sentence, *failure)
-        else:
-            notes = failure or (*_diagnosis.remarks(trials), *session.numeric_warnings)
-        return Verdict(ex.key, "error" if failure else "not right yet", notes, correct=False)
+        failure = _diagnosis.failure(trials)
+        status = "error" if failure else "not right yet"
+        for mistake in ex.mistakes:
+            if _diagnosis.explains((ex.observe(mistake.wrong, args) for args in cases), trials):
+                notes = (mistake.sentence, *failure)
+                return Verdict(ex.key, status, notes, correct=False, mistake=mistake.sentence)
+        notes = failure or (*_diagnosis.remarks(trials), *session.numeric_warnings)
+        return Verdict(ex.key, status, notes, correct=False, partly=_diagnosis.partly_right(trials))
     if session.seconds > ex.slow:
         note = f"It is right, but the check took longer than {ex.slow:g} s: look for a loop to replace."
         return Verdict(ex.key, "too slow", (note,), correct=True)

@@ -69,6 +69,16 @@ class Other:
 Value = Array | Other | tuple  # a tuple holds values again
 
 
+@dataclass(frozen=True)
+class Raised:
+    """An exception that came out of a function, in words: the function may have run in another process."""
+
+    kind: str  # the exception's type, with its module: "builtins.ValueError"
+    message: str
+    line: str = ""  # "line 4 of your cell", "" where none of its lines was reached
+    by_stub: bool = False  # a NotImplementedError that a `raise` in the function itself has raised
+
+
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """What one call did: the value it returned or the exception it raised, and what it changed.
@@ -77,7 +87,7 @@ class Outcome:
     """
 
     value: Value
-    error: BaseException | None
+    error: Raised | None
     changed: frozenset[str]
 
 
@@ -86,12 +96,8 @@ def observe(
     args: tuple,
     names: Sequence[str],
     use: Callable[..., object] | None = None,
-    may_change: frozenset[str] = frozenset(),
 ) -> Outcome:
-    """Call `fn` on a deep copy of `args`, or `use` on `fn` and the copy.
-
-    Parts in `may_change` are not reported as changed.
-    """
+    """Call `fn` on a deep copy of `args`, or `use` on `fn` and the copy."""
     args = copy.deepcopy(args)
     before = dict(_parts(args, names))
     random.seed(0)  # a function that draws from a global generator by mistake does so the same way each time
@@ -107,10 +113,11 @@ def observe(
     except KeyboardInterrupt:  # the time limit, or the user
         raise
     except BaseException as e:  # noqa: B036  (SystemExit too: exit() in an answer must not end the kernel)
-        error = e
+        kind = f"{type(e).__module__}.{type(e).__qualname__}"
+        error = Raised(kind, str(e), line_of(e, fn), _is_stub(e, fn))
     after = dict(_parts(args, names))
     changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
-    return Outcome(value, error, frozenset(changed) - may_change)
+    return Outcome(value, error, frozenset(changed))
 
 
 def _value(result: object) -> Value:
@@ -196,7 +203,7 @@ def low_precision(*objects: object) -> bool:
 # Exceptions ------------------------------------------------------------------------------------------------
 
 
-def not_attempted(error: BaseException | None, fn: Callable[..., object]) -> bool:
+def _is_stub(error: BaseException, fn: Callable[..., object]) -> bool:
     """Whether `error` is a NotImplementedError that a `raise` in the body of `fn` itself has raised.
 
     PyTorch raises them too: compiled code has no frame of its own, so the last one is the caller's.
@@ -252,7 +259,7 @@ def _code(fn: Callable[..., object]) -> types.CodeType | None:
 
 @dataclass
 class Session:
-    """One check of a student's function: runs the calls, keeps their time, output and warnings."""
+    """One check of a student's function: runs the calls, keeps time and warnings, if asked to also output."""
 
     seconds: float = 0.0
     numeric_warnings: tuple[str, ...] = ()  # at most one sentence
@@ -262,27 +269,32 @@ class Session:
 
     def run(self, outcomes: Iterable[Outcome], limit: float) -> list[Outcome]:
         """Draw all `outcomes`, the student's calls, within `limit` seconds. Raises OutOfTime."""
-        with capture_output() as captured, warnings.catch_warnings(record=True) as caught:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("default")  # each place once: an endless loop must not fill the memory
-            shown: list[int] = []  # characters and figures that the first call had put out when it returned
-
-            def draw() -> list[Outcome]:
-                drawn = []
-                for outcome in outcomes:
-                    drawn.append(outcome)
-                    shown[:] = shown or (len(captured.stdout), len(captured.outputs))
-                return drawn
-
             start = time.perf_counter()
             try:
-                return within(limit, draw)
+                return within(limit, lambda: list(outcomes))
             finally:
                 self.seconds = time.perf_counter() - start
-                characters, figures = shown or (None, None)
-                self._text, self._outputs = captured.stdout[:characters], captured.outputs[:figures]
                 numeric = [str(w.message) for w in caught if issubclass(w.category, RuntimeWarning)]
                 self.uninitialised = any("used without 'out'" in str(w.message) for w in caught)
                 self.numeric_warnings = tuple(f"NumPy warned: {message}." for message in numeric[:1])
+
+    def run_quietly(self, outcomes: Iterable[Outcome], limit: float) -> list[Outcome]:
+        """The same; what the calls print and display is kept, for `show_first_output`."""
+        shown: list[int] = []  # characters and figures that the first call had put out when it returned
+
+        def noting() -> Iterator[Outcome]:
+            for outcome in outcomes:
+                shown[:] = shown or (len(captured.stdout), len(captured.outputs))
+                yield outcome
+
+        with capture_output() as captured:
+            try:
+                return self.run(noting(), limit)
+            finally:
+                characters, figures = shown or (None, None)
+                self._text, self._outputs = captured.stdout[:characters], captured.outputs[:figures]
 
     def show_first_output(self) -> None:
         """Show what the function printed and displayed in its first call, but not what it wrote to stderr."""

@@ -5,13 +5,13 @@ mistake matches, `remarks` says what can be said in general.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from ._check import LOW_PRECISION, Array, Other, Outcome, Value, line_of, low_precision
+from ._check import LOW_PRECISION, Array, Other, Outcome, Raised, Value, low_precision
 
 MAX_MESSAGE = 300  # characters of an exception's message
 
@@ -39,14 +39,19 @@ class Trial:
         return self.rtol32 if low else self.rtol64
 
     @cached_property
+    def damage(self) -> frozenset[str]:
+        """What the student's function changed and the reference did not."""
+        return self.got.changed - self.want.changed
+
+    @cached_property
     def failed(self) -> bool:
         """Whether the student's function raised something that the reference did not."""
-        return self.got.error is not None and type(self.got.error) is not type(self.want.error)
+        return self.got.error is not None and _kind_of(self.got.error) != _kind_of(self.want.error)
 
     @cached_property
     def right(self) -> bool:
         """Whether the student's function did what the reference did, and no damage."""
-        if self.got.changed or type(self.got.error) is not type(self.want.error):
+        if self.damage or _kind_of(self.got.error) != _kind_of(self.want.error):
             return False
         if self.want.error is not None:
             return True
@@ -61,33 +66,38 @@ def explains(outcomes: Iterable[Outcome], trials: list[Trial]) -> bool:
     Dtypes are not compared: a mask is the same mistake as booleans and as floats.
     """
     return all(
-        outcome.changed == trial.got.changed
+        outcome.changed - trial.want.changed == trial.damage
         and _signature(outcome.error) == _signature(trial.got.error)
         and (outcome.error is not None or _agree(trial.got.value, outcome.value, trial.rtol))
         for outcome, trial in zip(outcomes, trials, strict=True)
     )
 
 
-def _signature(error: BaseException | None) -> tuple:
+def _kind_of(error: Raised | None) -> str:
+    return error.kind if error else ""
+
+
+def _signature(error: Raised | None) -> tuple:
     """What two exceptions with one cause share: type, words, and the shapes they name, in any order.
 
     The name of the function that was called wrongly, as in "keep() takes 2 positional arguments", may differ.
     """
-    words = re.sub(r"^[\w.<>]+\(\)", "", str(error))
+    words = re.sub(r"^[\w.<>]+\(\)", "", error.message if error else "")
     shapes = re.findall(r"\([\d, ]*\)", words)
-    return type(error), re.sub(r"\([\d, ]*\)", "", words).split(), sorted(shapes)
+    return _kind_of(error), re.sub(r"\([\d, ]*\)", "", words).split(), sorted(shapes)
 
 
-def failure(trials: list[Trial], fn: Callable[..., object]) -> tuple[str, ...]:
+def failure(trials: list[Trial]) -> tuple[str, ...]:
     """The first exception that should not have been raised, with its line; () if there is none."""
     trial = next((trial for trial in trials if trial.failed), None)
     if trial is None:
         return ()
     error = trial.got.error
-    message = str(error).strip().partition("\n")[0][:MAX_MESSAGE]
+    message = error.message.strip().partition("\n")[0][:MAX_MESSAGE]
     message = re.sub(r"0x[0-9a-fA-F]+", "0x...", message)  # an address would differ from run to run
-    place = ", ".join(filter(None, (line_of(error, fn), _shapes(trial))))
-    text = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    place = ", ".join(filter(None, (error.line, _shapes(trial))))
+    name = error.kind.rpartition(".")[2]
+    text = f"{name}: {message}" if message else name
     return (f"{text} ({place})." if place else f"{text}.",)
 
 
@@ -98,13 +108,34 @@ def remarks(trials: list[Trial]) -> tuple[str, ...]:
         for trial in returned:
             if sentence := misfit(trial.got.value, trial.want.value):
                 return (sentence,)
-    changed = sorted({path for trial in trials for path in trial.got.changed})
+    changed = sorted({path for trial in trials for path in trial.damage})
     damage = (f"It changes {_listed(changed)} in place: leave the arguments as they are.",) if changed else ()
-    missed = (type(t.want.error).__name__ for t in trials if t.want.error is not None and t.got.error is None)
+    raised = (t.want.error for t in trials if t.got.error is None)
+    missed = (error.kind.rpartition(".")[2] for error in raised if error is not None)
     missing = tuple(
         f"It should raise {kind} for one of the inputs, but it returned something." for kind in missed
     )
     return (*damage, *(_about_values(returned) or missing[:1]))
+
+
+def partly_right(trials: list[Trial]) -> str:
+    """What is right about an answer that is not right, worth half of the points; "" if nothing is.
+
+    The numbers may be right and something else not; or they are right for float64 inputs only.
+    """
+
+    def has_right_numbers(trial: Trial) -> bool:
+        no_error = trial.got.error is None and trial.want.error is None
+        return no_error and _agree(trial.got.value, trial.want.value, trial.rtol)
+
+    if all(map(has_right_numbers, trials)):
+        if any(trial.damage for trial in trials):
+            return "The numbers are right, but the arguments are changed."
+        return "The numbers are right, but their kind is not."
+    wide = [trial for trial in trials if not trial.low_precision]
+    if wide and len(wide) < len(trials) and all(trial.right for trial in wide):
+        return "It is right for float64 inputs, not for float32."
+    return ""
 
 
 # Comparing -------------------------------------------------------------------------------------------------

@@ -2210,6 +2210,7 @@ def _energy_cases(rng):
         maps[5, :2] = 0
         maps[4] *= 1e-7  # faint, but a map like any other
         masks = rng.random(maps.shape) < rng.uniform(0.1, 0.8, size=(len(labels), 1, 1))
+        masks[6] &= maps[6] <= 0  # a map with all its mass outside is not blank
         cases.append((maps.astype(dtype), masks, labels))
     maps, masks, labels = cases[-1]
     return [*cases, (np.where(labels[:, None, None] == 2, -1.0, maps), masks, labels)]  # one class all blank

@@ -616,6 +616,7 @@ explaining = Exercise(
     key="4.2",
     title="Grad-CAM at any layer",
     reference=resnet_steps.explain,
+    gives_away=("helpers.cam.grad_cam",),
     cases=_explain_cases,
     use=_with_gradients_waiting,
     mistakes=(

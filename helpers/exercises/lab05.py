@@ -1241,16 +1241,16 @@ signed = Exercise(
 # 5.5 -------------------------------------------------------------------------------------------------------
 
 
-def _vgg(rng, dtype, in_place):
+def _vgg(rng, dtype, inplace):
     """2 x 10 x 9 images -> 7 channels of 5 x 4, pooled to 2 x 2 -> 4 logits."""
 
     def build():
         return nn.Sequential(
             nn.Conv2d(2, 5, 3, padding=1),
-            nn.ReLU(inplace=in_place),
+            nn.ReLU(inplace=inplace),
             nn.MaxPool2d(2),
             nn.Conv2d(5, 7, 3, padding=1),
-            nn.ReLU(inplace=in_place),
+            nn.ReLU(inplace=inplace),
             nn.MaxPool2d(2),
             nn.Flatten(),
             nn.Linear(28, 4),
@@ -1261,13 +1261,13 @@ def _vgg(rng, dtype, in_place):
 
 def _three_maps_cases(rng):
     cases = []
-    for dtype, in_place, count, layers in (
+    for dtype, inplace, count, layers in (
         (torch.float32, False, 3, ("3", "4")),
         (torch.float64, True, 3, ("3", "4")),
         (torch.float64, False, 1, ("0", "1")),
     ):
         images = torch.tensor(rng.normal(size=(count, 2, 10, 9)), dtype=dtype)
-        net = _vgg(rng, dtype, in_place)
+        net = _vgg(rng, dtype, inplace)
         with torch.no_grad():
             likely = net(images).argmax(dim=1)
         classes = (likely + torch.tensor([1, 2, 3])[:count]) % 4  # never the predicted class
