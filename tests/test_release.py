@@ -1,6 +1,7 @@
 """`release`: what students get, the rules of an exercise, and that nothing else is touched."""
 
 import os
+import re
 import subprocess
 import sys
 from argparse import Namespace
@@ -38,7 +39,7 @@ def test_students_get_stubs_without_solutions_and_outputs(trees, sample, registr
     assert lab.cells[2].source.endswith("    # YOUR CODE HERE\n    raise NotImplementedError()")
     assert [c.outputs or c.execution_count for c in lab.cells if c.cell_type == "code"] == [None] * 6
     assert lab.cells[3].metadata.editable is False
-    assert lab.metadata.course == {"lab": "00"}
+    assert lab.metadata.course == {"lab": "00", "release": notebooks.release_id(lab)}
 
 
 def test_released_notebook_is_what_nbgrader_writes(trees, tmp_path, registry):
@@ -54,7 +55,9 @@ def test_released_notebook_is_what_nbgrader_writes(trees, tmp_path, registry):
     )
     assert done.returncode == 0, done.stderr
     theirs = tmp_path / "course" / "release" / "lab" / "00_sample.ipynb"
-    assert ours.read_bytes() == theirs.read_bytes()
+    lab = notebooks.read(ours)
+    del lab.metadata["course"]["release"]
+    assert notebooks.text_of(lab).encode() == theirs.read_bytes()
 
 
 def test_traces_of_a_run_are_taken_out(trees, sample, registry):
@@ -67,6 +70,47 @@ def test_traces_of_a_run_are_taken_out(trees, sample, registry):
         cell.metadata["scrolled"] = True
     nbformat.write(sample, solutions / "00_sample.ipynb")
     assert release.released(solutions / "00_sample.ipynb", registry) == expected
+
+
+def test_the_release_id_names_the_content(trees, sample, registry):
+    solutions, labs = trees
+    (path,) = release.release(solutions, labs, registry)
+    first = notebooks.read(path)
+    name = first.metadata.course.release
+    assert re.fullmatch("[0-9a-f]{10}", name)
+    assert notebooks.release_id(first) == name  # the id does not depend on itself
+    sample.metadata["course"]["release"] = "0123456789"  # one that was copied into a solution
+    nbformat.write(sample, solutions / "00_sample.ipynb")
+    release.release(solutions, labs, registry)
+    assert notebooks.read(path).metadata.course.release == name
+    assert release.differences(solutions, labs, registry) == []
+
+
+def test_another_release_has_another_id(trees, sample, registry):
+    solutions, labs = trees
+    names = set()
+    edits = [
+        lambda: None,
+        lambda: sample.cells[0].update(source=sample.cells[0].source + " More."),
+        lambda: sample.cells[3].metadata["nbgrader"].update(grade_id="other"),
+        lambda: sample.cells[6].metadata.update(tags=["setup"]),
+        lambda: sample.metadata["course"].update(minutes_cpu=2.0),
+    ]
+    for edited in edits:
+        edited()
+        nbformat.write(sample, solutions / "00_sample.ipynb")
+        (path,) = release.release(solutions, labs, registry)
+        names.add(notebooks.read(path).metadata.course.release)
+    assert len(names) == len(edits)
+
+
+def test_check_wants_the_release_id(trees, registry):
+    solutions, labs = trees
+    (path,) = release.release(solutions, labs, registry)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(notebooks.read(path).metadata.course.release, "0" * 10), encoding="utf-8")
+    (found,) = release.differences(solutions, labs, registry)
+    assert found.startswith("labs/00_sample.ipynb is out of step") and "0000000000" in found
 
 
 def test_other_files_in_labs_stay(trees, registry):

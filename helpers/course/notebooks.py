@@ -15,7 +15,9 @@ What stands between the markers is a copy, made by `refresh`, of the exercise's 
 """
 
 import ast
+import hashlib
 import inspect
+import json
 import os
 import re
 import textwrap
@@ -34,6 +36,7 @@ LABS = ROOT / "labs"
 MIN_MISTAKES = 4
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
+RELEASE_DIGITS = 10
 CELL_METADATA = {"nbgrader", "tags", "deletable", "editable"}
 
 
@@ -68,6 +71,18 @@ def write(path: Path, text: str) -> None:
 def text_of(notebook: NotebookNode) -> str:
     """The notebook as it stands in a file."""
     return nbformat.writes(notebook).rstrip("\n") + "\n"
+
+
+def release_id(notebook: Mapping[str, Any]) -> str:
+    """Ten hex digits that name a students' notebook by its content: everything but the id that it carries.
+
+    `release` writes them into its metadata, `course.release`; any change of a lab changes them.
+    """
+    metadata = dict(notebook["metadata"])
+    if "course" in metadata:
+        metadata["course"] = {key: value for key, value in metadata["course"].items() if key != "release"}
+    content = json.dumps({**notebook, "metadata": metadata}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(content.encode()).hexdigest()[:RELEASE_DIGITS]
 
 
 def tidy(notebook: NotebookNode) -> None:

@@ -2,7 +2,7 @@
 
 The work is done by nbgrader's own preprocessors, used as a library: its command line wants another folder
 layout, and its `--force` deletes the whole release folder. The result is what `nbgrader generate_assignment`
-writes.
+writes, and a release id in the metadata, `course.release`.
 """
 
 import argparse
@@ -57,6 +57,7 @@ def released(source: Path, registry: Mapping[str, Any]) -> str:
     text, _ = exporter.from_notebook_node(notebook)
     lab = nbformat.reads(text, as_version=4)
     notebooks.tidy(lab)
+    lab.metadata["course"] = {**lab.metadata.get("course", {}), "release": notebooks.release_id(lab)}
     return notebooks.text_of(lab)
 
 
