@@ -268,3 +268,10 @@ def test_network(monkeypatch):
     (first, named), *rest = report(doctor.check_network())
     assert first == "note" and "no answer; only downloads need it" in named and "://" in named
     assert {status for status, _ in rest} == {"ok"}
+
+
+@pytest.mark.parametrize("reason, status", [("", "ok"), ("It needs Linux.", "note")], ids=["yes", "no"])
+def test_sandbox(monkeypatch, reason, status):
+    monkeypatch.setattr("helpers.course.grading.box.why_not", lambda: reason)
+    [(found, text)] = report(doctor.check_sandbox())
+    assert found == status and reason in text

@@ -65,6 +65,7 @@ def main(args: argparse.Namespace) -> int:
         "Data": check_data,
         "Weights": check_weights,
         "Network": check_network,
+        "Sandbox": check_sandbox,
     }
     # Threads, because most checks wait for a process or for the network.
     with ThreadPoolExecutor(len(checks)) as pool:
@@ -359,6 +360,16 @@ def check_network() -> Iterable[Finding]:
             yield Finding("note", "Network", f"{address}: {problem}; {advice}")
         else:
             yield Finding("ok", "Network", f"{address} answers")
+
+
+def check_sandbox() -> Iterable[Finding]:
+    """What the command `grade` needs; labs and students don't."""
+    from helpers.course.grading.box import why_not
+
+    if reason := why_not():
+        yield Finding("note", "sandbox", f"only for grading what students hand in: {reason}")
+    else:
+        yield Finding("ok", "sandbox", "what students hand in can be graded here")
 
 
 def _last_line(text: str) -> str:
