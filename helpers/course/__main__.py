@@ -11,9 +11,12 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "labs": "copy the labs that are not there yet into work/",
+    "submit": "check your notebook of a lab and make the file to hand in",
+    "grade": "grade what students handed in",
     "doctor": "check Python, packages, memory, disk, data and network for the labs",
     "refresh": "run solutions/ and store the outputs that the tests compare",
     "release": "write labs/ from solutions/",
+    "variant": "make an exam with one network per student, and grade it",
     "standins": "train the small networks that stand in for ImageNet weights",
     "bench": "measure speed and memory against the goals of the course",
 }
