@@ -9,16 +9,19 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from helpers import numpy_nn as nn
-from helpers.course import notebooks
+from helpers.course import grade, notebooks
+from helpers.course.grading.report import Report
 from helpers.course.refresh import KERNEL_SETTINGS, execute, kernel_environment, measured
 from helpers.device import limit_threads
 from helpers.drawn_garments import draw_garments
@@ -324,15 +327,51 @@ def labs() -> list[Figure]:
     return figures
 
 
+def grading(students: int = 12) -> list[Figure]:
+    """Submissions of all labs, half of them blank, judged by one worker and by two."""
+    with tempfile.TemporaryDirectory() as folder:
+        submissions = Path(folder) / "submissions"
+        for number in range(students):
+            for path in sorted((notebooks.SOLUTIONS, notebooks.LABS)[number % 2].glob("*.ipynb")):
+                notebook = notebooks.read(path)
+                for cell in notebook.cells:
+                    if cell.cell_type == "code":
+                        cell.outputs = []
+                copy = submissions / f"student{number:03}" / path.name
+                notebooks.write(copy, notebooks.text_of(notebook))
+        wall, beyond = {}, []
+        for workers in (1, 2):
+            out = Path(folder) / f"out{workers}"
+            parser = argparse.ArgumentParser()
+            grade.add_arguments(parser)
+            arguments = parser.parse_args([f"{submissions}", f"--out={out}", f"--workers={workers}"])
+            wall[workers] = seconds(lambda arguments=arguments: grade.main(arguments))
+            reports = [Report.from_json(path.read_text("utf-8")) for path in (out / "reports").iterdir()]
+            beyond.append(statistics.fmean(report.seconds - report.starting for report in reports))
+    count = students * len(list(notebooks.LABS.glob("*.ipynb")))
+    return [
+        Figure(f"grading {count} notebooks with one worker, each", wall[1] / count, "s"),
+        Figure("of that beyond starting sandboxes and imports, each", beyond[0], "s", 1.5),
+        Figure("two workers against one", wall[1] / wall[2], "times as fast", 1.7, at_most=False),
+    ]
+
+
+PARTS: dict[str, Callable[[int], list[Figure]]] = {
+    "numpy": numpy_net,
+    "drawing": drawing,
+    "cams": grad_cams,
+    "labs": lambda rounds: labs(),
+    "grading": lambda rounds: grading(),
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=9, help="turns per comparison (default: 9)")
-    parser.add_argument("--no-labs", action="store_true", help="leave out the whole runs of the labs")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="leave out the other parts")
 
 
 def main(args: argparse.Namespace) -> int:
     """Prints one line per figure. Exit status 1 if a goal was missed."""
-    figures = numpy_net(args.rounds) + drawing(args.rounds) + grad_cams(args.rounds)
-    if not args.no_labs:
-        figures += labs()
+    figures = [figure for part in args.only for figure in PARTS[part](args.rounds)]
     print("\n".join(map(str, figures)))
     return int(not all(figure.reached for figure in figures))

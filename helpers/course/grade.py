@@ -11,15 +11,15 @@ import os
 import secrets
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from distributed import Client, LocalCluster, as_completed
+from distributed import Client, KilledWorker, as_completed
 from tqdm import tqdm
 
 from helpers.course import notebooks
 from helpers.course.grading import alike, pages
-from helpers.course.grading.box import why_not
+from helpers.course.grading.box import NoSandbox, why_not
 from helpers.course.grading.gradebook import Book
 from helpers.course.grading.intake import Intake, Submission, find_submissions, latest
 from helpers.course.grading.judge import GraderError, judge_notebook
@@ -29,7 +29,6 @@ from helpers.course.notebooks import CourseError
 
 CLOCKS = ("mapping", "platform", "nbgrader", "submit")  # a file's own time may be that of the download
 AHEAD = 3  # submissions per worker that are on their way, so that memory stays flat and no worker waits
-TRIES = 3  # with a worker that dies; dask starts another one
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
     out = args.out
     (out / "reports").mkdir(parents=True, exist_ok=True)
     seed = _seed(out / "seed", args.seed)
-    policy = Policy.read(args.policy) if args.policy else Policy()
+    policy = _policy(out / "policy.toml", args.policy)
     intake = find_submissions(args.submissions, mapping=args.mapping)
     counted = latest(intake.submissions)
     if not counted:
@@ -86,16 +85,23 @@ def run(args: argparse.Namespace) -> None:
             reports[submission.student, submission.lab] = report
         else:
             todo.append((submission, path))
-    for report in graded(todo, seed, args):
+    failed = []
+    for report in graded(todo, seed, args, failed):
         reports[report.student, report.lab] = report
-    late = {(s.student, s.lab): policy.penalty(s.student, s.lab, s.received, s.late) for s in counted}
+    counted = [s for s in counted if (s.student, s.lab) in reports]
+    late = {}
+    for s in counted:
+        received = s.received if s.clock in CLOCKS else None
+        late[s.student, s.lab] = policy.penalty(s.student, s.lab, received, s.late)
     with Book.open(args.db or out / "gradebook.db") as book:
         for submission in counted:
             key = submission.student, submission.lab
             by = "appeal" if submission.student == args.again else "graded"
             book.write(reports[key], received=submission.received, late=late[key].factor, by=by)
-        if args.manual:
-            print(f"{book.read_manual(args.manual)} rows of {args.manual} were taken over.")
+        manual = args.manual or out / "manual.csv"  # one that was filled in where it lies is not lost
+        if args.manual or manual.exists():
+            if rows := book.read_manual(manual):
+                print(f"{rows} rows of {manual} were taken over.")
         waiting = write_tables(book, out, args.stage)
         write_pages(book, list(reports.values()), intake, late, policy, out)
     students = {student for student, _ in reports}
@@ -104,6 +110,8 @@ def run(args: argparse.Namespace) -> None:
         f"answers wait for a person, {len(intake.problems)} files for you to settle.\n"
         f"Open {out / 'summary.html'}."
     )
+    if failed:
+        raise GraderError("\n".join(failed))
 
 
 def _seed(path: Path, wanted: str | None) -> str:
@@ -118,6 +126,15 @@ def _seed(path: Path, wanted: str | None) -> str:
     notebooks.write(path, seed)
     path.chmod(0o600)
     return seed
+
+
+def _policy(kept: Path, given: Path | None) -> Policy:
+    """The policy given, which is kept for later runs: without it nobody would be late any more."""
+    if given is None:
+        return Policy.read(kept) if kept.exists() else Policy()
+    policy = Policy.read(given)
+    notebooks.write(kept, given.read_text(encoding="utf-8-sig"))
+    return policy
 
 
 def _report_name(submission: Submission, seed: str) -> str:
@@ -147,9 +164,13 @@ def judged(content: bytes, student: str, lab: str, file: str, seed: str, trusted
     return judge_notebook(content, student, lab, file, seed=seed, trusted=trusted).to_json()
 
 
-def graded(todo: Iterable[tuple[Submission, Path]], seed: str, args: argparse.Namespace) -> Iterator[Report]:
-    """Judge submissions on the workers; write each report to its path, then yield it."""
-    todo = list(todo)
+def graded(
+    todo: list[tuple[Submission, Path]], seed: str, args: argparse.Namespace, failed: list[str]
+) -> Iterator[Report]:
+    """Judge submissions on the workers; write each report to its path, then yield it.
+
+    Where grading itself fails, a sentence goes into `failed`, and the others are judged all the same.
+    """
     if not todo:
         return
     with _client(args) as client:
@@ -161,31 +182,36 @@ def graded(todo: Iterable[tuple[Submission, Path]], seed: str, args: argparse.Na
                 submission, path = pair
                 future = client.submit(
                     judged, submission.content, submission.student, submission.lab, submission.file, seed,
-                    args.trusted, pure=False, retries=TRIES,
+                    args.trusted, pure=False,
                 )  # fmt: skip
-                paths[future.key] = path
+                started[future.key] = pair
                 running.add(future)
 
-        paths: dict[str, Path] = {}
+        started: dict[str, tuple[Submission, Path]] = {}
         for _ in range(AHEAD * workers):
             add_one()
         with tqdm(total=len(todo), unit="notebook") as bar:
             for future in running:
-                text = future.result()
-                notebooks.write(paths.pop(future.key), text + "\n")
-                future.release()
+                submission, path = started.pop(future.key)
                 add_one()
                 bar.update()
+                try:
+                    text = future.result()
+                except (GraderError, NoSandbox, KilledWorker) as error:
+                    why = "it ended several workers" if isinstance(error, KilledWorker) else error
+                    failed.append(f"{submission.file} could not be graded: {why}.".replace("..", "."))
+                    continue
+                finally:
+                    future.release()
+                notebooks.write(path, text + "\n")
                 yield Report.from_json(text)
 
 
 def _client(args: argparse.Namespace) -> Client:
     if args.scheduler:
         return Client(args.scheduler, timeout=30)
-    cluster = LocalCluster(
-        n_workers=max(1, args.workers), threads_per_worker=1, processes=True, dashboard_address=None
-    )
-    return Client(cluster)
+    # A worker that dies is replaced, and its notebook judged by another one.
+    return Client(n_workers=max(1, args.workers), threads_per_worker=1, dashboard_address=None)
 
 
 # Writing ---------------------------------------------------------------------------------------------------

@@ -130,8 +130,10 @@ def _grade_id(cell: NotebookNode) -> str:
     return str(cell.metadata.get("nbgrader", {}).get("grade_id") or "")
 
 
-def tampering(lab: Lab, submitted: list[NotebookNode]) -> tuple[str, ...]:
+def tampering(lab: Lab, submitted: list[NotebookNode], release: str) -> tuple[str, ...]:
     """What should have stayed as it was released: one sentence each, none of them costs points."""
+    if release not in ("", lab.notebook.metadata.course.get("release", "")):
+        return (f"It was made from another release of the lab ({release}), so edits cannot be told.",)
     found = []
     counts = Counter(filter(None, map(_grade_id, submitted)))
     by_id = {_grade_id(cell): cell for cell in reversed(submitted)}
@@ -273,6 +275,7 @@ class _Submission:
     found: dict[str, Answer] = field(default_factory=dict)
     unusable: set[str] = field(default_factory=set)  # keys whose cells end or block the process
     remarks: list[str] = field(default_factory=list)
+    starting: float = 0.0  # seconds
 
     def seeds(self, key: str) -> list[int]:
         """What this student's inputs for an exercise are drawn from."""
@@ -322,18 +325,20 @@ def judge_notebook(
     known = {ex.key for ex in lab.exercises}
     submission.cells = {key: sources for key, sources in cells.items() if key in known}
     _judge_all(submission)
-    course = notebook.metadata.get("course", {})
+    course = notebook.metadata.get("course")
+    release = str(course.get("release", ""))[:40] if isinstance(course, dict) else ""
     return Report(
         student=student,
         lab=lab_name,
         file=file,
         sha256=digest,
-        release=str(course.get("release", ""))[:40] if isinstance(course, dict) else "",
+        release=release,
         answers=tuple(submission.found[ex.key] for ex in lab.exercises),
         free_texts=free_texts(lab, notebook.cells),
-        tampering=tampering(lab, notebook.cells),
+        tampering=tampering(lab, notebook.cells, release),
         remarks=tuple(submission.remarks),
         seconds=round(time.monotonic() - start, 2),
+        starting=round(submission.starting, 2),
     )
 
 
@@ -440,7 +445,9 @@ def _run_box(submission: _Submission, course: Path, run: list[str], keys: list[s
     results: dict[str, Answer] = {}
     key = ""
     with Box(course, job, limits=LIMITS, trusted=submission.trusted) as box:
+        start = time.monotonic()
         _wait_until_ready(box)
+        submission.starting += time.monotonic() - start
         try:
             for key in job["order"]:
                 message = _done(box, key)

@@ -58,7 +58,8 @@ class Report:
     free_texts: tuple[FreeText, ...] = ()
     tampering: tuple[str, ...] = ()  #: what was edited, deleted or duplicated that should have stayed
     remarks: tuple[str, ...] = ()  #: for the instructor: what else went on while it was graded
-    seconds: float = 0.0
+    seconds: float = 0.0  #: of grading it, all in all
+    starting: float = 0.0  #: of those, for starting sandboxes and importing what the lab needs
 
     @property
     def score(self) -> float:
