@@ -70,6 +70,9 @@ def _command(course: Path, scratch: int) -> list[str]:
     command += ["--perms", "0755", "--dir", "/etc"]  # made by --ro-bind, folders would be closed to others
     for path in ("/etc/alternatives", "/etc/fonts", "/etc/ld.so.cache", "/etc/localtime"):
         command += ["--ro-bind-try", path, path]
+    # Before the folders of Python, which may lie in it.
+    command += ["--size", str(scratch), "--tmpfs", "/tmp", "--dir", "/tmp/home", "--chmod", "1777", "/tmp"]
+    command += ["--chmod", "1777", "/tmp/home"]
     bound = [Path("/usr")]
     for prefix in dict.fromkeys(Path(p).resolve() for p in (sys.base_prefix, sys.prefix)):
         if not any(prefix.is_relative_to(path) for path in bound):
@@ -82,8 +85,7 @@ def _command(course: Path, scratch: int) -> list[str]:
         if path.exists() and any(path.is_relative_to(parent) for parent in bound):
             command += ["--tmpfs", str(path)]
     command += ["--proc", "/proc", "--dev", "/dev", "--size", str(scratch), "--tmpfs", "/dev/shm"]
-    command += ["--size", str(scratch), "--tmpfs", "/tmp", "--dir", "/tmp/home", "--chmod", "1777", "/tmp"]
-    command += ["--chmod", "1777", "/tmp/home", "--chmod", "1777", "/dev/shm"]
+    command += ["--chmod", "1777", "/dev/shm"]
     command += ["--ro-bind", str(course), "/course", "--ro-bind", str(course / "passwd"), "/etc/passwd"]
     command += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp/home"]
     for name, value in _environment("/course", "/tmp/home").items():
