@@ -170,6 +170,42 @@ def test_helper_function_in_a_cell_of_their_own(small_lab: judge.Lab) -> None:
     expect(graded(notebook), "right")
 
 
+HELPERS = {
+    "lambda": "one_hot = lambda k, like: np.eye(like.shape[1], dtype=like.dtype)[k]",
+    "after an import that fails": "from google.colab import drive\n" + textwrap.dedent(ONE_HOT),
+    "with computed values": "N = 3 * 4\nE = np.eye\ndef one_hot(k, like):\n"
+    "    return E(like.shape[1] + N - 12, dtype=like.dtype)[k]",
+}
+
+
+@pytest.mark.parametrize("name", HELPERS)
+def test_helpers_of_their_own(small_lab: judge.Lab, name: str) -> None:
+    notebook = submission(small_lab, e1_2=answering("return one_hot(classes, logits)"))
+    notebook.cells.insert(1, nbformat.v4.new_code_cell(HELPERS[name]))
+    expect(graded(notebook), "right")
+
+
+def test_line_below_the_function_that_fails(small_lab: judge.Lab) -> None:
+    cell = answering(THEN_RIGHT) + "\nplt.imshow(seed(logits_of_the_lab, [1]))"
+    report = graded(submission(small_lab, e1_2=cell))
+    expect(report, "right")
+    assert "A line of the cell did not run. NameError" in report.answers[1].notes[-1]
+
+
+def test_broken_copy_above_the_right_one(small_lab: judge.Lab) -> None:
+    notebook = submission(small_lab)
+    broken = nbformat.v4.new_code_cell(answering("return (").replace("return (", "return ("))
+    notebook.cells.insert(1, broken)
+    expect(graded(notebook), "right")
+
+
+def test_two_exercises_in_one_cell(small_lab: judge.Lab) -> None:
+    notebook = submission(small_lab)
+    by_id(notebook, "ex-1-5").source += "\n\n\n" + by_id(notebook, "ex-1-2").source
+    notebook.cells.remove(by_id(notebook, "ex-1-2"))
+    expect(graded(notebook), "right")
+
+
 def test_blank(small_lab: judge.Lab) -> None:
     report = graded(small_lab.notebook)
     assert set(verdicts(report).values()) == {"not attempted"} and report.score == 0
@@ -283,6 +319,38 @@ def test_child_that_outlives_its_parent(small_lab: judge.Lab) -> None:
     expect(graded(submission(small_lab, e1_2=answering(THEN_RIGHT, before))), "right")
     time.sleep(0.2)
     assert not [p for p in psutil.process_iter(["cmdline"]) if marker in (p.info["cmdline"] or [])]
+
+
+def test_nonsense_and_then_silence(small_lab: judge.Lab) -> None:
+    """A line that is no JSON, and a sleep that swallows interrupts: the judge must not wait for ever."""
+    sleep = "while True:\n    try:\n        time.sleep(1000)\n    except BaseException:\n        pass"
+    cell = answering(f"import time\n{sleep}", WRITE_EVERYWHERE.format(b"x\n"))
+    expect(graded(submission(small_lab, e1_2=cell)), "dead", "timeout")
+
+
+ADDED = {
+    "deep expression": "def f(a):\n    return " + "+".join(["a"] * 900),
+    "hundreds of magics": "!ls\n" * 600 + "y = 1\n" * 2000,
+    "4 MB": "x = 1\n" * 600_000,
+    "not Python": "}}}",
+    "an import that is not there": "from google.colab import drive\nfrom helpers.overlay import outline",
+    "ends the process": "import os\ntry:\n    import nothing\nexcept ImportError:\n    os._exit(1)",
+}
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_odd_cell_that_was_added(small_lab: judge.Lab, name: str) -> None:
+    notebook = submission(small_lab)
+    notebook.cells.insert(1, nbformat.v4.new_code_cell(ADDED[name]))
+    start = time.monotonic()
+    expect(graded(notebook), "right")
+    assert time.monotonic() - start < 30
+
+
+def test_half_a_surrogate_pair(small_lab: judge.Lab) -> None:
+    report = graded(submission(small_lab, e1_2=answering("raise ValueError('\\ud800')")))
+    expect(report, "error")
+    report.to_json().encode()
 
 
 # Notebooks that are changed or broken ----------------------------------------------------------------------
@@ -572,3 +640,27 @@ def test_scripts_in_stored_outputs(small_lab: judge.Lab) -> None:
     report = graded(notebook)
     expect(report, "right")
     assert "alert" not in report.to_json()
+
+
+def test_patched_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same in PyTorch, in a lab that needs it."""
+    monkeypatch.undo()  # the whole of lab 02, with its own limits
+    notebook = notebooks.read(notebooks.SOLUTIONS / "02_fashion_mnist_gradcam.ipynb")
+    for cell in notebook.cells:
+        if "2.3" in judge.keys_in(cell):
+            cell.source = textwrap.dedent(
+                """
+                for name in ("allclose", "equal", "isclose"):
+                    setattr(torch, name, lambda *a, **k: True)
+                torch.testing.assert_close = lambda *a, **k: None
+
+
+                @exercise("2.3")
+                def weights_and_map(activations, gradients):
+                    return gradients.mean(dim=(2, 3)) * 2, gradients.mean(dim=1)
+                """
+            ).strip()
+    content = nbformat.writes(notebook).encode()
+    report = judge.judge_notebook(content, "ada", "02_fashion_mnist_gradcam", "x", seed="secret")
+    verdict = verdicts(report)
+    assert (verdict.pop("2.3"), set(verdict.values())) == ("not right", {"right"})

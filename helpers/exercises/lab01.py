@@ -137,8 +137,9 @@ def _seed_cases(rng):
     cases = []
     for dtype in DTYPES:
         logits = rng.normal(size=(5, 7)).astype(dtype)
-        classes = np.array([3, 0, 6, 3, 1])
-        logits[0, 3], logits[1, 0] = -1.5, 2.5  # one asked logit is negative, class 0 is asked for
+        others = rng.permutation(np.arange(1, 7))
+        classes = rng.permutation([0, others[0], others[0], others[1], others[2]])  # 0, and one class twice
+        logits[0, classes[0]], logits[1, classes[1]] = -1.5, 2.5  # one asked logit is negative
         cases.append((logits, classes))
     return cases
 

@@ -1189,8 +1189,10 @@ def _blank_cases(rng):
             mixed[[0, 4]],
             mixed[:1],
             mixed[2:3],
+            mixed[rng.choice(10, size=rng.integers(3, 10), replace=False)],
+            mixed[rng.choice(10, size=rng.integers(3, 10), replace=False)],
         )
-        cases += [(_tensor(batch, dtype),) for batch in batches]
+        cases += [(_tensor(batches[i], dtype),) for i in rng.permutation(len(batches))]
     return cases
 
 

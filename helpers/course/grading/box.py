@@ -22,6 +22,7 @@ import psutil
 
 RUNNER = Path(__file__).with_name("runner.py")
 START = 180.0  # seconds until the course's own packages are imported, on a busy machine
+WAITING = 1000  # lines that are read ahead
 POLL = 0.05  # seconds between two looks at the memory
 
 
@@ -195,7 +196,7 @@ class Box:
                 cwd=self._home or "/",
                 start_new_session=True,
             )
-        self._lines: queue.Queue[bytes | None] = queue.Queue()
+        self._lines: queue.Queue[bytes | None] = queue.Queue(WAITING)
         self._ended = ""  # why it was ended from here, as verdict
         self._over = threading.Event()
         self._last_output = b""
@@ -223,6 +224,7 @@ class Box:
             message = None
         if isinstance(message, dict):
             return message
+        self._kill("")  # it may have written nonsense and gone on
         self._process.wait()
         match self._ended:
             case "flood":
@@ -246,8 +248,19 @@ class Box:
                 if left <= 0:
                     self._kill("flood")
                     break
-                self._lines.put(line)
-        self._lines.put(None)
+                if not self._put(line):
+                    return
+        self._put(None)
+
+    def _put(self, line: bytes | None) -> bool:
+        """Hand a line on; False if nobody takes it any more."""
+        while not self._over.is_set():
+            try:
+                self._lines.put(line, timeout=1)
+                return True
+            except queue.Full:
+                continue
+        return False
 
     def _read_output(self) -> None:
         left = self._limits.output

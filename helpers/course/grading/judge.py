@@ -21,7 +21,6 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
-from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 
 from helpers.course import notebooks
@@ -36,6 +35,7 @@ DRAWS = 3  # sets of inputs, so that luck is not enough
 CELL_LIMIT = 20.0  # seconds for running a cell, which should only define a function
 LIMITS = Limits()
 ANSWER_LIMIT = 20.0  # seconds for applying the function to all inputs, where an exercise does not want less
+WHOLE_LIMIT = 600.0  # seconds for a notebook; no sandbox is started after that
 GRACE = 15.0  # more seconds until a process that has not answered is killed
 # What a cell imports that may do something to the process beside defining a function.
 POWERFUL = {"builtins", "ctypes", "gc", "importlib", "inspect", "os", "signal", "socket", "subprocess", "sys"}
@@ -122,8 +122,14 @@ def _plain(cell: dict) -> dict:
     metadata = cell.get("metadata", {})
     grading = metadata.get("nbgrader", {}) if isinstance(metadata, dict) else {}
     grading = grading if isinstance(grading, dict) else {}
-    source = source.replace("\x00", "").encode("utf-8", "replace").decode()  # no half of a surrogate pair
-    return {"cell_type": str(cell.get("cell_type")), "source": source, "metadata": {"nbgrader": grading}}
+    kind = cell.get("cell_type")
+    kind = kind if kind in ("code", "markdown") else "raw"
+    return {"cell_type": kind, "source": clean(source, LARGEST), "metadata": {"nbgrader": grading}}
+
+
+def clean(text: str, longest: int) -> str:
+    """Text that can be written: without NUL and half surrogate pairs, and not too long."""
+    return text[:longest].replace("\x00", "").encode("utf-8", "replace").decode()
 
 
 def _grade_id(cell: NotebookNode) -> str:
@@ -182,35 +188,61 @@ def free_texts(lab: Lab, submitted: list[NotebookNode]) -> tuple[FreeText, ...]:
     return tuple(texts)
 
 
-def definitions(source: str) -> str:
-    """The imports, functions, classes and constants of a cell; "" if it has none or is no Python.
+@functools.cache
+def _parsed(source: str) -> ast.Module | None:
+    """A cell as Python; None if it is none. Magics are left out: IPython would take minutes for many."""
+    if len(source) > LONGEST:
+        return None
+    try:
+        return ast.parse(re.sub(r"^([ \t]*)[%!?].*$", r"\1pass", source, flags=re.MULTILINE))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def definitions(source: str) -> list[str]:
+    """The imports, functions, classes and plain values of a cell, one by one; [] if it is no Python.
 
     A student may have written a helper function in a cell of their own. Nothing else of it is run: demos and
     training take time, and may need data.
     """
-    try:
-        tree = ast.parse(TransformerManager().transform_cell(source))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return ""
-    kept = [statement for statement in tree.body if _defines(statement)]
-    return ast.unparse(ast.Module(kept, [])) if kept else ""
+    tree = _parsed(source)
+    if tree is None:
+        return []
+    segments = (ast.get_source_segment(source, _with_decorators(s)) for s in tree.body if _defines(s))
+    return [segment for segment in segments if segment]
+
+
+def _with_decorators(statement: ast.stmt) -> ast.stmt:
+    """The statement as it begins in the text."""
+    if decorators := getattr(statement, "decorator_list", []):
+        statement.lineno, statement.col_offset = decorators[0].lineno, statement.col_offset
+    return statement
 
 
 def _defines(statement: ast.stmt) -> bool:
-    if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
-        try:
-            ast.literal_eval(statement.value)
-        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            return False
-        return True
+    if isinstance(statement, ast.Assign | ast.AnnAssign):
+        return statement.value is not None and not _calls(statement.value)
+    if isinstance(statement, ast.Try):
+        return all(isinstance(inner, ast.Import | ast.ImportFrom) for inner in statement.body)
     return isinstance(statement, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef)
 
 
+def _calls(value: ast.expr) -> bool:
+    """Whether evaluating an expression calls anything."""
+    if isinstance(value, ast.Lambda):
+        return False
+    return isinstance(value, ast.Call | ast.Await) or any(
+        _calls(inner)
+        for inner in ast.iter_child_nodes(value)
+        if isinstance(inner, ast.expr | ast.comprehension)
+    )
+
+
+@functools.cache
 def meddles(source: str) -> bool:
     """Whether a cell might change how other cells work. It is asked often enough, and answers often yes."""
-    try:
-        tree = ast.parse(TransformerManager().transform_cell(source))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    tree = _parsed(source)
+    if tree is None:
         return True
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
@@ -237,7 +269,7 @@ def _decoded(item: object) -> _check.Value:
             raise ValueError("not an array of numbers")
         shape = tuple(int(n) for n in item["shape"])
         values = np.frombuffer(base64.b64decode(item["data"]), dtype).reshape(shape)
-        return _check.Array(values, str(item["library"]), str(item["dtype"]))
+        return _check.Array(values, str(item["library"])[:20], str(item["dtype"])[:20])
     return _check.Other(str(item["kind"])[:200], str(item["complaint"])[:1000])
 
 
@@ -276,11 +308,17 @@ class _Submission:
     unusable: set[str] = field(default_factory=set)  # keys whose cells end or block the process
     remarks: list[str] = field(default_factory=list)
     starting: float = 0.0  # seconds
+    began: float = field(default_factory=time.monotonic)
 
     def seeds(self, key: str) -> list[int]:
         """What this student's inputs for an exercise are drawn from."""
         words = (json.dumps([self.seed, self.student, key, i]).encode() for i in range(DRAWS))
         return [int.from_bytes(hashlib.sha256(word).digest()[:8]) for word in words]
+
+    def note(self, remark: str) -> None:
+        """Add a remark for the instructor, once."""
+        if (remark := clean(remark, 1000)) not in self.remarks:
+            self.remarks.append(remark)
 
     def exercise(self, key: str) -> Exercise:
         return next(ex for ex in self.lab.exercises if ex.key == key)
@@ -294,7 +332,7 @@ class _Submission:
             points=ex.points,
             score=score,
             verdict=verdict,
-            notes=notes,
+            notes=tuple(clean(note, 1000) for note in notes[:5]),
             source="\n\n".join(self.cells.get(key, ()))[:LONGEST],
             **more,
         )
@@ -319,11 +357,11 @@ def judge_notebook(
         return Report(student, lab_name, file, digest, "", answers, free_texts(lab, []), (), (str(error),))
     cells: dict[str, list[str]] = {}
     for cell in notebook.cells:
-        for i, key in enumerate(dict.fromkeys(keys_in(cell) or _key_by_id(lab, cell))):
-            cells.setdefault(key, []).extend([cell.source] if i == 0 else [])  # once, if it answers several
+        answered = keys_in(cell) or _key_by_id(lab, cell)
+        # A cell that answers several exercises is run with the first of them.
+        for i, key in enumerate(ex.key for ex in lab.exercises if ex.key in answered):
+            cells.setdefault(key, []).extend([cell.source] if i == 0 else [])
     submission = _Submission(lab, student, seed, trusted, cells, _added(lab, notebook.cells))
-    known = {ex.key for ex in lab.exercises}
-    submission.cells = {key: sources for key, sources in cells.items() if key in known}
     _judge_all(submission)
     course = notebook.metadata.get("course")
     release = str(course.get("release", ""))[:40] if isinstance(course, dict) else ""
@@ -351,22 +389,21 @@ def _key_by_id(lab: Lab, cell: NotebookNode) -> list[str]:
 def _added(lab: Lab, cells: Iterable[NotebookNode]) -> list[str]:
     released = {cell.source.strip() for cell in lab.notebook.cells}
     own = (c for c in cells if c.cell_type == "code" and not keys_in(c) and not _key_by_id(lab, c))
-    return list(
-        filter(None, (definitions(cell.source) for cell in own if cell.source.strip() not in released))
-    )
+    return [part for cell in own if cell.source.strip() not in released for part in definitions(cell.source)]
 
 
 def _judge_all(submission: _Submission) -> None:
     """Fill in `submission.found`."""
     exercises = submission.lab.exercises
-    groups: dict[frozenset[str], list[str]] = {}
+    groups: dict[tuple[frozenset[str], tuple[str, ...]], list[str]] = {}
     for ex in exercises:
         if ex.key in submission.cells:
-            groups.setdefault(reduced.own_course(exercises, ex.key), []).append(ex.key)
+            group = reduced.own_course(exercises, ex.key), ex.gives_away
+            groups.setdefault(group, []).append(ex.key)
         else:
             note = "There is no code cell that answers this exercise: was it deleted, or made into text?"
             submission.found[ex.key] = submission.answer(ex.key, "unreadable", note)
-    for answers_inside, keys in groups.items():
+    for (answers_inside, _), keys in groups.items():
         _judge_keys(submission, keys, answers_inside)
     for key in [ex.key for ex in exercises]:
         if submission.found[key].verdict not in ("right", "not attempted", "unreadable"):
@@ -378,23 +415,26 @@ def _judge_alone(submission: _Submission, key: str) -> None:
 
     Earlier exercises that are not right are replaced by their references, as in the lab.
     """
-    earlier = []
-    for ex in submission.lab.exercises:
-        if ex.key == key:
-            break
-        earlier.append(ex)
+    exercises = submission.lab.exercises
     words = set(re.findall(r"\w+", "\n".join([*submission.cells[key], *submission.added])))
-    used = [ex.key for ex in earlier if ex.reference.__name__ in words]
-    wrong = {used_key for used_key in used if submission.found[used_key].verdict != "right"}
+    used, wrong = [], set()
+    for ex in reversed(exercises[: [ex.key for ex in exercises].index(key)]):
+        if ex.reference.__name__ not in words:
+            continue
+        if submission.found[ex.key].verdict == "right":
+            used.append(ex.key)
+            words |= set(re.findall(r"\w+", "\n".join(submission.cells[ex.key])))
+        else:
+            wrong.add(ex.key)
     others = [s for k, sources in submission.cells.items() if k != key for s in sources]
     if not wrong and not submission.unusable - {key} and not any(map(meddles, [*others, *submission.added])):
         return
     first = submission.found[key]
-    inside = reduced.own_course(submission.lab.exercises, key) | wrong
-    _judge_keys(submission, [key], inside, run=[k for k in used if k not in wrong] + [key])
+    inside = reduced.with_what_they_need(exercises, reduced.own_course(exercises, key) | wrong) - {key}
+    _judge_keys(submission, [key], inside, run=[*used, key])
     if submission.found[key].score > first.score:
         reason = f"with the reference for {', '.join(sorted(wrong))}" if wrong else "on its own"
-        submission.remarks.append(f"Exercise {key} was judged {reason}.")
+        submission.note(f"Exercise {key} was judged {reason}.")
     else:
         submission.found[key] = first
 
@@ -427,6 +467,9 @@ def _run_box(submission: _Submission, course: Path, run: list[str], keys: list[s
 
     The key whose cell did so becomes unusable, and if it is one of `keys`, gets its answer.
     """
+    if time.monotonic() > submission.began + WHOLE_LIMIT:
+        note = "Not judged any more: the notebook as a whole took too long."
+        return {key: submission.answer(key, "timeout", note) for key in keys}
     job = {
         "setup": submission.lab.setup,
         "order": ["", *run],
@@ -451,18 +494,20 @@ def _run_box(submission: _Submission, course: Path, run: list[str], keys: list[s
         try:
             for key in job["order"]:
                 message = _done(box, key)
+                if not key and message.get("failed"):
+                    submission.note("Of what the student added in other cells, something does not run.")
                 if key in keys:
                     results[key] = _judged(submission, key, message)
         except BoxEnded as ended:
+            if not key and not submission.added:
+                raise GraderError(f"The sandbox ends before anything ran. {ended}") from None
             if not key:
                 submission.added = []
-                submission.remarks.append(f"Cells that the student added were left out. {ended}")
+                submission.note(f"Cells that the student added were left out. {ended}")
                 return results
             submission.unusable.add(key)
             last_line = box.last_output.strip().rpartition("\n")[2][:300]
-            submission.remarks.append(
-                f"The cell of {key} ended the process: {ended.verdict}. {last_line}".strip()
-            )
+            submission.note(f"The cell of {key} ended the process: {ended.verdict}. {last_line}".strip())
             if key in keys:
                 results[key] = submission.answer(key, ended.verdict, str(ended))
     return results
@@ -490,32 +535,40 @@ def _done(box: Box, key: str) -> dict:
 def _judged(submission: _Submission, key: str, message: dict) -> Answer:
     """The answer to one exercise, from what the runner says."""
     ex = submission.exercise(key)
+    if message.get("timeout"):
+        return submission.answer(key, "timeout", "Stopped: it had not finished after its time limit.")
+    with _check.undisturbed():
+        cases = ex.draw(np.random.default_rng(seed) for seed in submission.seeds(key))
     try:
-        if message.get("timeout"):
-            return submission.answer(key, "timeout", "Stopped: it had not finished after its time limit.")
-        if message.get("missing"):
-            return submission.answer(key, "error", f"The cell defines no function `{ex.reference.__name__}`.")
-        if error := _raised(message.get("cell_error")):
-            name = error.kind.rpartition(".")[2]
-            place = f" ({error.line})" if error.line else ""
-            return submission.answer(key, "error", f"{name}: {error.message[:300]}{place}.")
-        with _check.undisturbed():
-            cases = ex.draw(np.random.default_rng(seed) for seed in submission.seeds(key))
-            outcomes = _outcomes(message["outcomes"], len(cases))
-            session = _check.Session(
-                float(message["seconds"]),
-                tuple(str(warning)[:1000] for warning in message["numeric_warnings"]),
-                message["uninitialised"] is True,
-            )
-            found = judge(ex, cases, outcomes, session, message["above_stub"] is True)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        stopped = _stopped_by(_raised(message.get("cell_error")))
+        if "outcomes" not in message:
+            missing = f"The cell defines no function `{ex.reference.__name__}`."
+            return submission.answer(key, "error", stopped or missing)
+        outcomes = _outcomes(message["outcomes"], len(cases))
+        warnings = tuple(str(warning)[:500] for warning in message["numeric_warnings"][:1])
+        session = _check.Session(float(message["seconds"]), warnings, message["uninitialised"] is True)
+        above_stub = message["above_stub"] is True
+    except Exception:  # whatever may be wrong with what a submission has forged
         return submission.answer(key, "error", "What came back is no result of this exercise.")
+    with _check.undisturbed():
+        found = judge(ex, cases, outcomes, session, above_stub)
+    notes = (*found.notes, f"A line of the cell did not run. {stopped}") if stopped else found.notes
     if found.correct:
-        return submission.answer(key, "right", *found.notes, score=ex.points)
+        return submission.answer(key, "right", *notes, score=ex.points)
     if found.mistake:
-        return submission.answer(key, "known mistake", *found.notes, mistake=found.mistake)
+        return submission.answer(key, "known mistake", *notes, mistake=found.mistake)
     if found.partly:
         score = ex.points / 2
-        return submission.answer(key, "not right", *found.notes, score=score, partial=found.partly)
+        return submission.answer(key, "not right", *notes, score=score, partial=found.partly)
+    if found.status == "not attempted" and stopped:
+        return submission.answer(key, "error", stopped)
     verdict = {"not right yet": "not right"}.get(found.status, found.status)
-    return submission.answer(key, verdict, *found.notes)
+    return submission.answer(key, verdict, *notes)
+
+
+def _stopped_by(error: _check.Raised | None) -> str:
+    if error is None:
+        return ""
+    name = error.kind.rpartition(".")[2]
+    place = f" ({error.line})" if error.line else ""
+    return f"{name}: {error.message[:300]}{place}."

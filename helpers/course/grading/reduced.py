@@ -198,10 +198,16 @@ def _text(module: _Module, needed: set[str], withheld: set[tuple[str, str]]) -> 
 # What the rest of the package calls ------------------------------------------------------------------------
 
 
-def _answers(exercise: Exercise) -> set[tuple[str, str]]:
+def _answer(exercise: Exercise) -> tuple[str, str]:
     """Where the answer to an exercise stands: (module, name)."""
-    reference = (exercise.reference.__module__, exercise.reference.__name__)
-    return {reference, *(tuple(name.rsplit(".", 1)) for name in exercise.gives_away)}
+    return exercise.reference.__module__, exercise.reference.__name__
+
+
+def _withheld(exercises: Iterable[Exercise], keys: Iterable[str]) -> set[tuple[str, str]]:
+    """The answers to `exercises`, and what gives those to `keys` away: others may use that as a tool."""
+    exercises, keys = list(exercises), set(keys)
+    nearly = (name for ex in exercises if ex.key in keys for name in ex.gives_away)
+    return {*map(_answer, exercises), *(tuple(name.rsplit(".", 1)) for name in nearly)}
 
 
 def _fields(exercise: Exercise, lab_module: str) -> dict[str, ast.expr]:
@@ -233,12 +239,28 @@ def own_course(exercises: Iterable[Exercise], key: str) -> frozenset[str]:
     """
     exercises = list(exercises)
     exercise = next(ex for ex in exercises if ex.key == key)
-    lab_module = f"helpers.exercises.lab{int(key.partition('.')[0]):02}"
-    reach = _Reach({place for ex in exercises for place in _answers(ex)})
-    for expression in _fields(exercise, lab_module).values():
-        _need_expression(reach, lab_module, expression)
-    met = {ex.key for ex in exercises if _answers(ex) & reach.met}
-    return frozenset(met - {key})
+    reach = _Reach(_withheld(exercises, [key]))
+    for expression in _fields(exercise, _lab_module(key)).values():
+        _need_expression(reach, _lab_module(key), expression)
+    return frozenset(ex.key for ex in exercises if _answer(ex) in reach.met and ex.key != key)
+
+
+def with_what_they_need(exercises: Iterable[Exercise], keys: Iterable[str]) -> frozenset[str]:
+    """Keys of exercises, and of those whose references their references call."""
+    exercises, found = list(exercises), set(keys)
+    while True:
+        reach = _Reach({_answer(ex) for ex in exercises if ex.key not in found})
+        for ex in exercises:
+            if ex.key in found:
+                reach.add(*_answer(ex))
+        more = {ex.key for ex in exercises if _answer(ex) in reach.met}
+        if not more:
+            return frozenset(found)
+        found |= more
+
+
+def _lab_module(key: str) -> str:
+    return f"helpers.exercises.lab{int(key.partition('.')[0]):02}"
 
 
 def _need_expression(reach: _Reach, lab_module: str, expression: ast.expr) -> None:
@@ -256,8 +278,8 @@ def reduced_course(
     answers may be there, because inputs are made of them or because an earlier answer was wrong.
     """
     exercises, keys, allowed = list(exercises), list(keys), set(with_answers_to)
-    lab_module = f"helpers.exercises.lab{int(keys[0].partition('.')[0]):02}"
-    withheld = {place for ex in exercises if ex.key not in allowed for place in _answers(ex)}
+    lab_module = _lab_module(keys[0])
+    withheld = _withheld((ex for ex in exercises if ex.key not in allowed), keys)
     reach = _Reach(withheld)
     reach.add_imports(setup)
     table = []

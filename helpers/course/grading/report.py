@@ -72,7 +72,7 @@ class Report:
         return sum(answer.points for answer in self.answers)
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False, indent=1)
+        return json.dumps(asdict(self), indent=1)  # ASCII: a text may hold half a surrogate pair
 
     @classmethod
     def from_json(cls, text: str) -> "Report":
