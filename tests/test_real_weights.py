@@ -42,7 +42,12 @@ space = {"__name__": "__main__"}
 for number, cell in enumerate(cells, 1):
     if cell.cell_type == "code":
         exec(compile(cell.source, f"{sys.argv[1]}, cell {number}", "exec"), space)
-print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+if sys.platform == "linux":  # where getrusage would also count the process that started this one
+    with open("/proc/self/status", encoding="utf-8") as status:
+        print("peak", 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM")))
+else:
+    unit = 1 if sys.platform == "darwin" else 1024
+    print("peak", unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
